@@ -1,0 +1,289 @@
+public import NIOCore
+public import ProgressCore
+
+/// Redis key spelling for one deployment (prefix, partitions). The only place that spells a key.
+public struct Keys: Sendable {
+    public let prefix: String
+    public let partitions: Int
+    public init(prefix: String = "headway", partitions: Int = 1) {
+        self.prefix = prefix
+        self.partitions = partitions
+    }
+    /// Pub/sub channel of a job's events.
+    public func live(_ job: JobID) -> String { fatalError() }
+    /// The job of a channel name made by `live`, or nil.
+    public func job(ofChannel channel: ByteBuffer) -> JobID? { fatalError() }
+    /// Pub/sub channel on which a worker gets cancel hints (payload: the job id).
+    public func workerHints(_ worker: String) -> String { fatalError() }
+}
+
+public struct StoreSettings: Sendable {
+    public var lease: Duration = .seconds(20)
+    public var heartbeat: Duration = .seconds(5)
+    public var cancelGrace: Duration = .seconds(10)
+    public var defaultMaxAttempts = 3
+    public var defaultTTL: Duration = .seconds(3600)
+    public var useShardedPublish = false
+    public init() {}
+}
+
+public struct StoreError: Error, Sendable, CustomStringConvertible {
+    public enum Code: String, Sendable {
+        /// Redis unreachable, loading, timed out, full, read-only: try again later (HTTP 503).
+        case unavailable
+        /// Wrong password, wrong version, other schema: an operator must change something.
+        case incompatible
+        /// A value breaks a limit or a rule (HTTP 400/413/422).
+        case invalid
+        /// The id is taken by another job or owner (HTTP 409).
+        case conflict
+        /// No such queue (HTTP 404).
+        case unknownQueue
+        /// A script answered something it never should.
+        case corrupt
+    }
+    public var code: Code
+    public var message: String
+    /// For `.unavailable`: the change may nevertheless have happened; repeating with the same nonce/id/write number is safe.
+    public var mayHaveRun: Bool
+    public init(_ code: Code, _ message: String, mayHaveRun: Bool = false) {
+        self.code = code
+        self.message = message
+        self.mayHaveRun = mayHaveRun
+    }
+    public var description: String { "\(code.rawValue): \(message)" }
+}
+
+public struct StoreWarning: Sendable, CustomStringConvertible {
+    public let description: String
+}
+
+/// Who submitted: `tenant/user` or `anonymous`.
+public struct Owner: Sendable, Hashable, CustomStringConvertible {
+    public let text: String
+    public init(_ text: String) { self.text = text }
+    public static let anonymous = Owner("anonymous")
+    public var description: String { text }
+}
+
+public struct JobSubmission: Sendable {
+    public var id: JobID
+    public var queue: String
+    public var pipeline: String
+    public var owner: Owner
+    /// A JSON object as text, at most 256 KiB, already validated.
+    public var paramsJSON: String
+    public var priority: Int = 5
+    public var delayMs: Int = 0
+    /// Unix ms after which a job that has not started ends FAILED `expired`; nil = 24 h from now.
+    public var expiresAtMs: Int?
+    public var maxAttempts: Int?
+    public var maxRuntimeMs: Int?
+    public var ttlMs: Int?
+    public var jobClass: String?
+    public var isCold: Bool?
+    public var planJSON: String?
+    public var traceparent: String?
+    public var retryOf: JobID?
+    public init(id: JobID, queue: String, pipeline: String, owner: Owner, paramsJSON: String) {
+        self.id = id
+        self.queue = queue
+        self.pipeline = pipeline
+        self.owner = owner
+        self.paramsJSON = paramsJSON
+    }
+}
+
+public struct SubmitOutcome: Sendable {
+    public let isNew: Bool
+    public let head: JobHead
+}
+
+public struct JobHead: Sendable {
+    public let job: JobID
+    public let seq: Int
+    public let phase: Phase
+    public let owner: Owner
+    /// The last event's JSON, bytes as Redis holds them.
+    public let body: ByteBuffer
+}
+
+public struct Milestone: Sendable {
+    public let seq: Int
+    public let phase: Phase
+    public let body: ByteBuffer
+}
+
+public enum CancelOutcome: Sendable, Equatable {
+    case absent
+    case alreadyEnded(Phase)
+    /// It was waiting and is CANCELLED now.
+    case cancelled
+    /// It runs; its worker was told (true) or had been told before (false).
+    case requested(first: Bool)
+}
+
+/// Proof of one claim; every write under it names it.
+public struct Lease: Sendable, Hashable {
+    public let job: JobID
+    public let queue: String
+    public let fence: String
+    public let worker: String
+    public init(job: JobID, queue: String, fence: String, worker: String) {
+        self.job = job
+        self.queue = queue
+        self.fence = fence
+        self.worker = worker
+    }
+}
+
+public struct Claim: Sendable {
+    public let lease: Lease
+    public let attempt: Int
+    public let maxAttempts: Int
+    public let pipeline: String
+    public let owner: Owner
+    public let paramsJSON: String
+    public let jobClass: String?
+    public let isCold: Bool?
+    public let planJSON: String?
+    public let maxRuntimeMs: Int?
+    public let traceparent: String?
+    public let createdAtMs: Int
+}
+
+public enum ClaimOutcome: Sendable {
+    case job(Claim)
+    /// Nothing to do; the next delayed job or lease expiry is due in so many ms (nil: none).
+    case empty(nextDueMs: Int?)
+    case paused
+}
+
+public struct CancelRequest: Sendable, Hashable {
+    public let by: String
+    public let reason: String?
+}
+
+/// What Redis says of a lease after a write under it.
+public enum LeaseStatus: Sendable, Equatable {
+    case held
+    case cancelRequested(CancelRequest)
+    /// Another fence, absent or terminal: stop the work, write nothing more.
+    case lost
+}
+
+public enum AdvanceOutcome: Sendable, Equatable {
+    /// Applied (or applied before, when the write number is repeated).
+    case accepted(seq: Int, wasClamped: Bool, cancel: CancelRequest?)
+    case lost
+}
+
+public enum FinishOutcome: Sendable, Equatable {
+    case complete
+    case cancelled
+}
+
+public enum FinishStatus: Sendable, Equatable {
+    case done
+    case lost
+}
+
+public enum FailStatus: Sendable, Equatable {
+    /// Goes back to QUEUED as `attempt`, due in `delayMs`.
+    case willRetry(attempt: Int, delayMs: Int)
+    /// FAILED for good.
+    case dead
+    case lost
+}
+
+public struct JobError: Sendable, Hashable {
+    /// snake_case, e.g. `generator_failed`, `worker_lost`, `timeout`.
+    public var code: String
+    public var message: String
+    /// False: no retry helps.
+    public var isRecoverable: Bool
+    public init(code: String, message: String, isRecoverable: Bool) {
+        self.code = code
+        self.message = message
+        self.isRecoverable = isRecoverable
+    }
+}
+
+public struct LogLine: Sendable, Hashable {
+    public var atMs: Int
+    public var stream: String
+    public var text: String
+    public init(atMs: Int = 0, stream: String, text: String) {
+        self.atMs = atMs
+        self.stream = stream
+        self.text = text
+    }
+}
+
+public struct ReapReport: Sendable, Equatable {
+    public var skipped = false
+    public var requeued = 0
+    public var ended = 0
+    public init() {}
+}
+
+/// Everything the job's hash says.
+public struct JobSnapshot: Sendable {
+    public let job: JobID
+    /// Field name → text, as in docs/redis.md.
+    public let fields: [String: String]
+    public var seq: Int { Int(fields["seq"] ?? "") ?? 0 }
+    public var phase: Phase { Phase(rawValue: fields["phase"] ?? "") ?? .queued }
+    public var owner: Owner { Owner(fields["owner"] ?? "anonymous") }
+    public var body: String { fields["body"] ?? "{}" }
+    public init(job: JobID, fields: [String: String]) {
+        self.job = job
+        self.fields = fields
+    }
+}
+
+public struct QueueStatus: Sendable, Hashable {
+    public var name: String
+    public var ready: Int
+    public var delayed: Int
+    public var running: Int
+    public var dead: Int
+    public var isPaused: Bool
+    public init(name: String, ready: Int, delayed: Int, running: Int, dead: Int, isPaused: Bool) {
+        self.name = name
+        self.ready = ready
+        self.delayed = delayed
+        self.running = running
+        self.dead = dead
+        self.isPaused = isPaused
+    }
+}
+
+public struct WorkerRecord: Sendable, Hashable {
+    public var id: String
+    public var host: String
+    public var pid: Int
+    public var version: String
+    public var queues: [String]
+    public var pipeline: String
+    public var concurrency: Int
+    /// ids of the jobs it runs
+    public var jobs: [String]
+    public var isDraining: Bool
+    public var startedAtMs: Int
+    public init(
+        id: String, host: String, pid: Int, version: String, queues: [String], pipeline: String, concurrency: Int,
+        jobs: [String] = [], isDraining: Bool = false, startedAtMs: Int
+    ) {
+        self.id = id
+        self.host = host
+        self.pid = pid
+        self.version = version
+        self.queues = queues
+        self.pipeline = pipeline
+        self.concurrency = concurrency
+        self.jobs = jobs
+        self.isDraining = isDraining
+        self.startedAtMs = startedAtMs
+    }
+}
