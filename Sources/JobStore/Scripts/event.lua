@@ -7,7 +7,7 @@ local TERMINAL = { COMPLETE = true, FAILED = true, CANCELLED = true }
 
 -- What is not terminal is kept this long after its last sign of life; heartbeats and reap renew it.
 local KEEP_MS = 7 * 24 * 3600 * 1000
--- Milestones kept per job: the oldest but the first go first.
+-- Milestones kept per job; the oldest go first.
 local MILESTONES_MAX = 256
 
 -- The optional members of an event, in wire order; `n` numbers are copied, `s` strings are quoted, `b` is a flag.

@@ -12,6 +12,8 @@ if s.fence ~= fence then
 end
 touch(key)
 local extra = ''
+-- The error of an earlier attempt is no news of a job that ended well; it stays among the milestones.
+if phase == 'COMPLETE' then redis.call('HDEL', key, 'error') end
 if ARGV[4] ~= '' and phase == 'COMPLETE' then
   redis.call('HSET', key, 'result', ARGV[4])
   extra = ',"result":' .. ARGV[4]
