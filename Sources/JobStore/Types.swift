@@ -155,6 +155,11 @@ public enum ClaimOutcome: Sendable {
 public struct CancelRequest: Sendable, Hashable {
     public let by: String
     public let reason: String?
+
+    public init(by: String, reason: String?) {
+        self.by = by
+        self.reason = reason
+    }
 }
 
 /// What Redis says of a lease after a write under it.

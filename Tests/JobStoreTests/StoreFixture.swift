@@ -91,3 +91,13 @@ extension ProgressState {
         ProgressState(phase: .generating, phasePercent: percent, percent: percent, stage: stage, stagePercent: percent)
     }
 }
+
+/// The `StoreError` that `body` throws, nil when it throws none.
+func storeError(_ body: () async throws -> some Any) async -> StoreError? {
+    do {
+        _ = try await body()
+        return nil
+    } catch {
+        return error as? StoreError
+    }
+}

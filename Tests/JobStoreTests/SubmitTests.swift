@@ -15,10 +15,10 @@ import Testing
             #expect(try await !fixture.store.submit(submission).isNew)
             var other = submission
             other.paramsJSON = "{\"x\":1}"
-            await #expect(performing: { try await fixture.store.submit(other) }, throws: { ($0 as? StoreError)?.code == .conflict })
+            #expect(await storeError { try await fixture.store.submit(other) }?.code == .conflict)
             other = submission
             other.owner = Owner("t/somebody")
-            await #expect(performing: { try await fixture.store.submit(other) }, throws: { ($0 as? StoreError)?.code == .conflict })
+            #expect(await storeError { try await fixture.store.submit(other) }?.code == .conflict)
             _ = try await fixture.claim()
             guard case .empty = try await fixture.store.claim(queue: "gpu", worker: "w", nonce: "n") else {
                 Issue.record("one job was queued twice")
@@ -35,7 +35,7 @@ import Testing
             _ = try await fixture.store.submit(submission)
             _ = try await fixture.redis.send(["DEL", "headway:{0}:job:k-1"])
             let repeated = submission
-            await #expect(performing: { try await fixture.store.submit(repeated) }, throws: { ($0 as? StoreError)?.code == .gone })
+            #expect(await storeError { try await fixture.store.submit(repeated) }?.code == .gone)
         }
     }
 
@@ -111,9 +111,8 @@ import Testing
                 var submission = JobSubmission(id: try fixture.job("bad"), queue: "gpu", pipeline: "p", owner: .anonymous, paramsJSON: "{}")
                 change(&submission)
                 let bad = submission
-                await #expect(performing: { try await fixture.store.submit(bad) }) {
-                    ($0 as? StoreError)?.code == .invalid && ($0 as? StoreError)?.message.hasPrefix(name) == true
-                }
+                let refusal = await storeError { try await fixture.store.submit(bad) }
+                #expect(refusal?.code == .invalid && refusal?.message.hasPrefix(name) == true)
             }
             #expect(try await fixture.store.snapshot(try fixture.job("bad")) == nil)
         }
@@ -144,18 +143,17 @@ import Testing
     @Test func anEvictingRedisIsRefused() async throws {
         try await StoreFixture.with(RedisServer.Options(maxMemory: "50mb")) { fixture in
             _ = try await fixture.redis.send(["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"])
-            await #expect(performing: { try await fixture.store.prepare() }) {
-                ($0 as? StoreError)?.code == .incompatible && ($0 as? StoreError)?.message.contains("noeviction") == true
-            }
+            let refusal = await storeError { try await fixture.store.prepare() }
+            #expect(refusal?.code == .incompatible && refusal?.message.contains("noeviction") == true)
         }
     }
 
     @Test func anotherSchemaOrPartitionCountIsRefused() async throws {
         try await StoreFixture.with { fixture in
             let other = JobStore(redis: fixture.redis, keys: Keys(partitions: 4))
-            await #expect(performing: { try await other.prepare() }, throws: { ($0 as? StoreError)?.code == .incompatible })
+            #expect(await storeError { try await other.prepare() }?.code == .incompatible)
             _ = try await fixture.redis.send(["HSET", "headway:meta", "v", "2"])
-            await #expect(performing: { try await fixture.store.prepare() }, throws: { ($0 as? StoreError)?.code == .incompatible })
+            #expect(await storeError { try await fixture.store.prepare() }?.code == .incompatible)
         }
     }
 }
