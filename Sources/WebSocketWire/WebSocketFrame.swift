@@ -24,7 +24,11 @@ public enum WebSocketFrame {
 
     /// As `make`, at the end of a buffer that may hold more.
     public static func append(
-        _ opcode: Opcode, _ payload: ByteBuffer, isFinal: Bool = true, mask: UInt32? = nil, to frame: inout ByteBuffer
+        _ opcode: Opcode,
+        _ payload: ByteBuffer,
+        isFinal: Bool = true,
+        mask: UInt32? = nil,
+        to frame: inout ByteBuffer
     ) {
         let count = payload.readableBytes
         let maskBit: UInt8 = mask == nil ? 0 : 0x80

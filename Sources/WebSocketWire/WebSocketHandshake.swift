@@ -28,7 +28,11 @@ public enum WebSocketHandshake {
 
     /// A client's request for `path` (with query) on `host` (with port).
     public static func request(
-        host: String, path: String, key: String, subprotocols: [String] = [], headers: [(String, String)] = []
+        host: String,
+        path: String,
+        key: String,
+        subprotocols: [String] = [],
+        headers: [(String, String)] = []
     ) -> ByteBuffer {
         var head = ByteBuffer()
         head.writeString("GET \(path) HTTP/1.1\r\nhost: \(host)\r\nupgrade: websocket\r\nconnection: upgrade\r\n")

@@ -73,7 +73,10 @@ public struct WebSocketParser: Sendable {
         let isFinal = first & 0x80 != 0
         let isMasked = second & 0x80 != 0
         guard isMasked == (role == .server) else {
-            throw WebSocketError(.protocolViolation, role == .server ? "a client's frame must be masked" : "a server's frame must not be masked")
+            throw WebSocketError(
+                .protocolViolation,
+                role == .server ? "a client's frame must be masked" : "a server's frame must not be masked"
+            )
         }
         var length = Int(second & 0x7F)
         try check(opcode, isFinal: isFinal, length: length)

@@ -18,7 +18,10 @@ struct SeededGenerator: RandomNumberGenerator {
 
 /// Everything the parser makes of `bytes` when they arrive in `pieces`, up to its first error.
 func parse(
-    _ bytes: [UInt8], role: WebSocketParser.Role = .server, limit: Int = 8192, pieces: (() -> Int)? = nil
+    _ bytes: [UInt8],
+    role: WebSocketParser.Role = .server,
+    limit: Int = 8192,
+    pieces: (() -> Int)? = nil
 ) -> (messages: [WebSocketParser.Message], error: WebSocketError?) {
     var parser = WebSocketParser(role: role, maximumMessageBytes: limit)
     var messages: [WebSocketParser.Message] = []

@@ -17,7 +17,10 @@ struct WebSocketParserTests {
         let medium = parse([0x82, 0x7E, 0x01, 0x00] + [UInt8](repeating: 7, count: 256), role: .client)
         #expect(medium.messages == [.binary(ByteBuffer(repeating: 7, count: 256))])
         let large = parse(
-            [0x82, 0x7F, 0, 0, 0, 0, 0, 1, 0, 0] + [UInt8](repeating: 9, count: 65_536), role: .client, limit: 65_536)
+            [0x82, 0x7F, 0, 0, 0, 0, 0, 1, 0, 0] + [UInt8](repeating: 9, count: 65_536),
+            role: .client,
+            limit: 65_536
+        )
         #expect(large.messages == [.binary(ByteBuffer(repeating: 9, count: 65_536))])
     }
 
@@ -101,7 +104,8 @@ struct WebSocketParserTests {
 
     /// Masked frames of random messages, some fragmented, with pings between, and what must come out.
     private static func randomStream(
-        _ generator: inout SeededGenerator, longest: Int = 66_000
+        _ generator: inout SeededGenerator,
+        longest: Int = 66_000
     ) -> (bytes: [UInt8], messages: [WebSocketParser.Message]) {
         var stream = ByteBuffer()
         var expected: [WebSocketParser.Message] = []
@@ -135,7 +139,9 @@ struct WebSocketParserTests {
 struct UTF8ValidatorTests {
     @Test func agreesWithTheStandardLibraryOnRandomBytes() {
         var generator = SeededGenerator(seed: 7)
-        let interesting: [UInt8] = [0x00, 0x7F, 0x80, 0xBF, 0xC1, 0xC2, 0xDF, 0xE0, 0x9F, 0xA0, 0xED, 0xEF, 0xF0, 0x8F, 0x90, 0xF4, 0xF5, 0xFF, 0x41]
+        let interesting: [UInt8] = [
+            0x00, 0x7F, 0x80, 0xBF, 0xC1, 0xC2, 0xDF, 0xE0, 0x9F, 0xA0, 0xED, 0xEF, 0xF0, 0x8F, 0x90, 0xF4, 0xF5, 0xFF, 0x41,
+        ]
         for _ in 0..<200_000 {
             let text = (0..<Int.random(in: 0...12, using: &generator)).map { _ in interesting.randomElement(using: &generator) ?? 0 }
             var validator = UTF8Validator()
