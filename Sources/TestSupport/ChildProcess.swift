@@ -35,7 +35,13 @@ public final class ChildProcess: Sendable {
         scratch: String? = nil
     ) throws {
         let child = try spawn(
-            executable, arguments, environment: environment, input: nil, outputPath: outputPath, errorPath: errorPath)
+            executable,
+            arguments,
+            environment: environment,
+            input: nil,
+            outputPath: outputPath,
+            errorPath: errorPath
+        )
         var ends: [Int32] = [-1, -1]
         guard makeClosingPipe(&ends) else {
             Glibc.kill(child, SIGKILL)
@@ -46,8 +52,13 @@ public final class ChildProcess: Sendable {
         let script = #"read -r line; [ "$line" = done ] && exit; kill -9 "$0" 2>/dev/null; [ -n "$1" ] && rm -rf "$1""#
         do {
             let watchdog = try spawn(
-                "/bin/sh", ["-c", script, "\(child)", scratch ?? ""], environment: [:], input: ends[0], outputPath: "/dev/null",
-                errorPath: nil)
+                "/bin/sh",
+                ["-c", script, "\(child)", scratch ?? ""],
+                environment: [:],
+                input: ends[0],
+                outputPath: "/dev/null",
+                errorPath: nil
+            )
             state = Mutex(State(exit: nil, watchdogPipe: ends[1], watchdog: watchdog))
         } catch {
             close(ends[1])
@@ -162,7 +173,9 @@ private func spawn(
     posix_spawnattr_setsigdefault(&attributes, &all)
     posix_spawnattr_setpgroup(&attributes, 0)
     posix_spawnattr_setflags(
-        &attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP))
+        &attributes,
+        Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP)
+    )
 
     var argv = ([executable] + arguments).map { strdup($0) } + [nil]
     var envp = mergedEnvironment(environment).map { strdup($0) } + [nil]

@@ -76,7 +76,9 @@ public final class RedisServer: Sendable {
             child = try ChildProcess("redis-server", arguments, outputPath: logPath, scratch: directory)
         } catch let error as TestSupportError where error.code == .missingProgram {
             throw TestSupportError(
-                .missingProgram, "redis-server is not installed; the tests need it: apt-get install redis-server (Debian, Ubuntu)")
+                .missingProgram,
+                "redis-server is not installed; the tests need it: apt-get install redis-server (Debian, Ubuntu)"
+            )
         }
         process.withLock { $0 = child }
         try await eventually(within: Self.startLimit, "an answer of redis-server (log: \(logPath))") {
@@ -109,7 +111,8 @@ public final class RedisServer: Sendable {
         RedisConfiguration(
             address: port > 0 ? .tcp(host: "127.0.0.1", port: port) : .unix(path: socketPath),
             password: options.password,
-            poolSize: poolSize)
+            poolSize: poolSize
+        )
     }
 
     /// As given to `--redis`.
