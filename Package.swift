@@ -78,6 +78,7 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "AsyncHTTPClient", package: "async-http-client"),
             ],
+            resources: [.embedInCode("Pipelines/builtin_pipelines.yaml")],
             swiftSettings: swiftSettings),
 
         // Tests
