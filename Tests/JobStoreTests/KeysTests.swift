@@ -39,10 +39,8 @@ struct KeysTests {
         var seen: Set<Int> = []
         for number in 0..<2000 {
             let parent = try #require(JobID("job-\(number)"))
-            let child = try #require(JobID("job-\(number)~\(number % 7)"))
-            let grandchild = try #require(JobID("job-\(number)~1~2"))
+            let child = try #require(JobID("job-\(number)~\(number % 7 + 1)"))
             #expect(keys.partition(of: parent) == keys.partition(of: child))
-            #expect(keys.partition(of: parent) == keys.partition(of: grandchild))
             seen.insert(keys.partition(of: parent))
         }
         #expect(seen.count == 64)
@@ -51,7 +49,7 @@ struct KeysTests {
     @Test func channelsLeadBackToTheirJob() throws {
         let keys = Keys(prefix: "x", partitions: 5)
         for number in 0..<500 {
-            let job = try #require(JobID("j:\(number).~_-"))
+            let job = try #require(JobID("j:\(number)._-~7"))
             #expect(keys.job(ofChannel: ByteBuffer(string: keys.live(job))) == job)
         }
         #expect(keys.job(ofChannel: ByteBuffer(string: "x:{0}:liv:a")) == nil)
