@@ -40,6 +40,7 @@ let package = Package(
         .systemLibrary(name: "CHiredis", providers: [.apt(["libhiredis-dev"])]),
         .systemLibrary(name: "CCrypto", providers: [.apt(["libssl-dev"])]),
         .target(name: "CWebFiles"),
+        .target(name: "CProcess"),
 
         // Rooms, from the pure core outwards
         .target(name: "ProgressCore", swiftSettings: swiftSettings),
@@ -57,7 +58,7 @@ let package = Package(
         .target(
             name: "WorkerRuntime",
             dependencies: [
-                "ProgressCore", "JobStore", "Telemetry", nio("NIOCore"), logging, lifecycle,
+                "ProgressCore", "RedisLink", "JobStore", "Telemetry", "CProcess", nio("NIOCore"), logging, lifecycle,
                 .product(name: "AsyncHTTPClient", package: "async-http-client"),
             ],
             swiftSettings: swiftSettings),

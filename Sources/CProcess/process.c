@@ -1,0 +1,96 @@
+// What Swift cannot call: extensions of posix_spawn that glibc hides behind _GNU_SOURCE, and a variadic system call.
+#define _GNU_SOURCE
+#include "CProcess.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+
+static int prepare(posix_spawn_file_actions_t *actions, posix_spawnattr_t *attributes, const int fds[], int fd_count) {
+    int error = 0;
+    for (int i = 0; i < fd_count && error == 0; i++) {
+        error = posix_spawn_file_actions_adddup2(actions, fds[i], i);
+    }
+    if (error == 0) {
+        // Ours are close-on-exec already; this also holds for descriptors that a library opened without that.
+        error = posix_spawn_file_actions_addclosefrom_np(actions, fd_count);
+    }
+    sigset_t all, none;
+    sigfillset(&all);
+    sigemptyset(&none);
+    if (error == 0) {
+        error = posix_spawnattr_setsigdefault(attributes, &all);
+    }
+    if (error == 0) {
+        error = posix_spawnattr_setsigmask(attributes, &none);
+    }
+    if (error == 0) {
+        error = posix_spawnattr_setpgroup(attributes, 0);
+    }
+    if (error == 0) {
+        error = posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
+    }
+    return error;
+}
+
+int headway_spawn(pid_t *pid, const char *path, char *const argv[], char *const envp[], const int fds[], int fd_count) {
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    int error = posix_spawn_file_actions_init(&actions);
+    if (error != 0) {
+        return error;
+    }
+    error = posix_spawnattr_init(&attributes);
+    if (error != 0) {
+        posix_spawn_file_actions_destroy(&actions);
+        return error;
+    }
+    error = prepare(&actions, &attributes, fds, fd_count);
+    if (error == 0) {
+        error = posix_spawn(pid, path, &actions, &attributes, argv, envp);
+    }
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&actions);
+    return error;
+}
+
+int headway_pidfd_open(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
+
+int headway_has_exited(pid_t pid) {
+    siginfo_t info;
+    memset(&info, 0, sizeof info);
+    int result;
+    do {
+        result = waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT);
+    } while (result != 0 && errno == EINTR);
+    if (result != 0) {
+        return -1;
+    }
+    return info.si_pid == pid ? 1 : 0;
+}
+
+int headway_pipe(int ends[2]) {
+    int low[2];
+    if (pipe2(low, O_CLOEXEC) != 0) {
+        return errno;
+    }
+    ends[0] = fcntl(low[0], F_DUPFD_CLOEXEC, 16);
+    int error = errno;
+    ends[1] = ends[0] < 0 ? -1 : fcntl(low[1], F_DUPFD_CLOEXEC, 16);
+    if (ends[0] >= 0 && ends[1] < 0) {
+        error = errno;
+        close(ends[0]);
+    }
+    close(low[0]);
+    close(low[1]);
+    return ends[1] < 0 ? error : 0;
+}

@@ -1,0 +1,119 @@
+import JobStore
+public import ProgressCore
+
+/// What a worker drives for each job: a subprocess, a server on the network, or Swift code.
+public protocol GeneratorBackend: Sendable {
+    /// Runs one job to its end and tells `events` what happens on the way.
+    ///
+    /// Cancelling the task stops the job: the call returns, by throwing `CancellationError`, only when nothing of the
+    /// job runs any more, and within the backend's own grace.
+    ///
+    /// - Throws: `BackendError` when the job failed, `CancellationError` when it was stopped.
+    func run(job: BackendJob, events: BackendEvents) async throws -> BackendResult
+}
+
+/// One job as a backend sees it.
+public struct BackendJob: Sendable, Hashable {
+    public let id: JobID
+    public let attempt: Int
+    public let pipeline: String
+    /// The submitter's parameters, a JSON object.
+    public let paramsJSON: String
+    /// Absolute paths of directories of this job alone: what it may read, and where its results go.
+    public let inputDirectory: String
+    public let outputDirectory: String
+
+    public init(id: JobID, attempt: Int, pipeline: String, paramsJSON: String, inputDirectory: String, outputDirectory: String) {
+        self.id = id
+        self.attempt = attempt
+        self.pipeline = pipeline
+        self.paramsJSON = paramsJSON
+        self.inputDirectory = inputDirectory
+        self.outputDirectory = outputDirectory
+    }
+}
+
+/// How a job ended well.
+public struct BackendResult: Sendable, Hashable {
+    /// A JSON object, validated, or nil when the generator had nothing to say.
+    public var resultJSON: String?
+
+    public init(resultJSON: String? = nil) {
+        self.resultJSON = resultJSON
+    }
+}
+
+/// What a backend has to tell while a job runs.
+public enum BackendEvent: Sendable, Hashable {
+    case progress(ProgressUpdate)
+    /// What the job is going to do.
+    case plan([PlannedStage])
+    /// A line for the job's log; `stream` is `stdout`, `stderr`, `script` (said on purpose) or `headway`.
+    case log(stream: String, text: String)
+    /// Log lines that were dropped since the last event of this kind.
+    case logDropped(Int)
+    /// An image in the output directory, by its path relative to it.
+    case preview(path: String)
+}
+
+/// Where a backend puts its events. May be called from any thread; never blocks.
+public struct BackendEvents: Sendable {
+    private let receive: @Sendable (BackendEvent) -> Void
+
+    public init(_ receive: @escaping @Sendable (BackendEvent) -> Void) {
+        self.receive = receive
+    }
+
+    public func send(_ event: BackendEvent) { receive(event) }
+}
+
+/// Why a job failed, as its watchers read it.
+public struct BackendError: Error, Sendable, Hashable, CustomStringConvertible {
+    /// snake_case, e.g. `generator_failed`; a generator may bring its own.
+    public var code: String
+    public var message: String
+    /// False: no retry helps.
+    public var isRecoverable: Bool
+
+    public init(code: String, message: String, isRecoverable: Bool) {
+        self.code = code
+        self.message = message
+        self.isRecoverable = isRecoverable
+    }
+
+    public var description: String { "\(code): \(message)" }
+
+    var jobError: JobError { JobError(code: code, message: message, isRecoverable: isRecoverable) }
+}
+
+extension BackendError {
+    static func generatorFailed(status: Int32, lastLine: String) -> BackendError {
+        BackendError(
+            code: "generator_failed",
+            message: withLine("the generator exited with status \(status)", lastLine),
+            isRecoverable: true
+        )
+    }
+
+    static func generatorKilled(signal: Int32, lastLine: String) -> BackendError {
+        BackendError(
+            code: "generator_killed",
+            message: withLine("the generator was ended by signal \(signal)", lastLine),
+            isRecoverable: true
+        )
+    }
+
+    static func generatorNotFound(_ name: String, _ reason: String) -> BackendError {
+        BackendError(
+            code: "generator_not_found",
+            message: "the worker cannot run '\(name)': \(reason)",
+            isRecoverable: false
+        )
+    }
+
+    static func system(_ what: String, errno number: Int32) -> BackendError {
+        BackendError(code: "worker_resources", message: "\(what): \(describe(errno: number))", isRecoverable: true)
+    }
+
+    private static func withLine(_ text: String, _ line: String) -> String { line.isEmpty ? text : "\(text): \(line)" }
+}

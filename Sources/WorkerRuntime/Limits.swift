@@ -1,0 +1,75 @@
+/// Every bound of the worker room, with its reason.
+public enum WorkerLimits {
+    // MARK: A generator's output
+
+    /// One JSON line on the progress descriptor; as large as the largest result a job may have.
+    public static let progressLineBytes = 64 * 1024
+    /// One log line as kept; the rest of a longer one is dropped.
+    public static let logLineBytes = 2048
+    /// Log lines kept per second, and at once after a silence; more are dropped and counted.
+    public static let logLinesPerSecond = 50
+    public static let logLinesBurst = 200
+    /// Lines that are no JSON objects: this many are shown among the log lines, the rest only counted.
+    public static let shownGarbageLines = 5
+    /// Read at once from a pipe, the capacity of a Linux pipe.
+    public static let readBytes = 64 * 1024
+    /// Nesting of JSON values.
+    public static let jsonDepth = 64
+    /// Bytes of the last line of stderr kept for the error message.
+    public static let lastLineBytes = 400
+
+    // MARK: A generator's life
+
+    /// After its leader has gone well: how long descendants may still write before the process group is killed.
+    static let drainMs = 2000
+    /// After SIGKILL: how long a process may hang in the kernel before it is given up, unreaped.
+    static let unkillableMs = 60_000
+    /// Between looks at a child on a kernel without pidfd.
+    static let exitPollMs: Int32 = 25
+
+    // MARK: A worker
+
+    /// Jobs at once in one worker process.
+    public static let concurrency = 256
+    /// Queues served by one worker.
+    public static let queues = 64
+    /// States that wait for Redis: one per phase or stage change, the newest of the rest.
+    static let pendingMilestones = 16
+    /// Log lines that wait for Redis; older ones are dropped and counted.
+    static let pendingLogLines = 500
+    /// How long a `finish`, `fail` or `release` is repeated: by then the lease was lost long ago and `reap` has decided.
+    static let endRetry: Duration = .seconds(600)
+    /// How long a claim with one nonce is repeated; Redis remembers a nonce for two minutes.
+    static let claimRetry: Duration = .seconds(100)
+    /// Longest wait for work, so that a lost wake-up costs no more.
+    static let longestWait: Duration = .seconds(10)
+    /// Back-off while Redis does not answer.
+    static let retryDelayMs = 100...5000
+    /// Back-off of a slot whose jobs fail at once, one after another.
+    static let crashLoopDelayMs = 500...30_000
+    /// A job that failed within this time counts as failed at once.
+    static let instantFailureMs = 2000
+    /// Failures at once, in a row, before the slot slows down.
+    static let instantFailures = 3
+    /// Between two runs of `reap`.
+    static let reapInterval: Duration = .seconds(10)
+
+    // MARK: Files
+
+    /// One input, and one output.
+    public static let fileBytes = 2 * 1024 * 1024 * 1024
+    /// Inputs of one job.
+    public static let inputs = 64
+    /// Outputs of one job.
+    public static let outputs = 256
+    /// Name of a file, as file systems have it.
+    public static let fileNameBytes = 255
+    /// One transfer, and one attempt at a request.
+    static let transferTime: Duration = .seconds(600)
+    /// Tries of one transfer.
+    static let transferTries = 5
+    /// Body of an answer that is not a file.
+    static let replyBytes = 64 * 1024
+    /// Between two previews of one job.
+    static let previewIntervalMs = 1000
+}

@@ -1,0 +1,143 @@
+import ProgressCore
+
+/// Turns what a generator writes into events: progress lines by their meaning, everything else into bounded log lines.
+struct GeneratorOutput {
+    enum Stream: String {
+        case stdout
+        case stderr
+        case script
+        case headway
+    }
+
+    /// What the generator said of its end.
+    private(set) var resultJSON: String?
+    private(set) var error: BackendError?
+    /// The last line of stderr, for the message of a failure that the generator did not explain.
+    private(set) var lastErrorLine: [UInt8] = []
+    private(set) var garbageLines = 0
+
+    private let events: BackendEvents
+    private var progress = LineSplitter(limit: WorkerLimits.progressLineBytes, overlong: .skip, endsAtCarriageReturn: false)
+    private var stdout = LineSplitter(limit: WorkerLimits.logLineBytes, overlong: .cut, endsAtCarriageReturn: true)
+    private var stderr = LineSplitter(limit: WorkerLimits.logLineBytes, overlong: .cut, endsAtCarriageReturn: true)
+    private var budget: LineBudget
+    private var dropped = 0
+    /// Ticks of one stage within one read are merged: the newest wins, and nothing else gets lost.
+    private var pending: ProgressUpdate?
+
+    init(events: BackendEvents, atMs now: Int) {
+        self.events = events
+        budget = LineBudget(perSecond: WorkerLimits.logLinesPerSecond, burst: WorkerLimits.logLinesBurst, atMs: now)
+    }
+
+    var lastError: String { MessageText.sanitised(String(decoding: lastErrorLine, as: UTF8.self), limit: WorkerLimits.lastLineBytes) }
+
+    // MARK: Progress
+
+    mutating func readProgress(_ bytes: UnsafeRawBufferPointer, atMs now: Int) {
+        var splitter = progress
+        progress = LineSplitter(limit: 0, overlong: .skip, endsAtCarriageReturn: false)
+        let overlongBefore = splitter.overlongLines
+        splitter.feed(bytes) { progressLine($0, atMs: now) }
+        progress = splitter
+        if splitter.overlongLines > overlongBefore { noteOverlong(atMs: now) }
+        flush()
+    }
+
+    private mutating func noteOverlong(atMs now: Int) {
+        log(.headway, "a progress line of more than \(WorkerLimits.progressLineBytes) bytes was skipped", atMs: now)
+    }
+
+    private mutating func progressLine(_ bytes: UnsafeRawBufferPointer, atMs now: Int) {
+        guard let line = GeneratorLine(Array(bytes)) else {
+            garbage(bytes, atMs: now)
+            return
+        }
+        if let plan = line.plan {
+            flush()
+            events.send(.plan(plan))
+        }
+        if let update = line.update {
+            if let pending, update.stage == nil || update.stage == pending.stage {
+                self.pending = pending.merged(with: update)
+            } else {
+                flush()
+                pending = update
+            }
+        }
+        if let text = line.log { log(.script, text, atMs: now) }
+        if let path = line.preview { events.send(.preview(path: path)) }
+        if let result = line.resultJSON { resultJSON = result }
+        if let error = line.error { self.error = error }
+    }
+
+    private mutating func garbage(_ bytes: UnsafeRawBufferPointer, atMs now: Int) {
+        garbageLines += 1
+        guard garbageLines <= WorkerLimits.shownGarbageLines else { return }
+        log(.headway, "not a JSON object on the progress descriptor: " + String(decoding: bytes.prefix(200), as: UTF8.self), atMs: now)
+    }
+
+    private mutating func flush() {
+        if let update = pending { events.send(.progress(update)) }
+        pending = nil
+    }
+
+    // MARK: Log
+
+    mutating func readLog(_ bytes: UnsafeRawBufferPointer, from stream: Stream, atMs now: Int) {
+        // The splitter is taken out while its closure changes the rest of self.
+        var splitter = stream == .stdout ? stdout : stderr
+        put(LineSplitter(limit: 0, overlong: .cut, endsAtCarriageReturn: true), to: stream)
+        splitter.feed(bytes) { logLine($0, from: stream, atMs: now) }
+        put(splitter, to: stream)
+    }
+
+    private mutating func put(_ splitter: LineSplitter, to stream: Stream) {
+        if stream == .stdout { stdout = splitter } else { stderr = splitter }
+    }
+
+    private mutating func logLine(_ bytes: UnsafeRawBufferPointer, from stream: Stream, atMs now: Int) {
+        if stream == .stderr {
+            lastErrorLine.removeAll(keepingCapacity: true)
+            lastErrorLine.append(contentsOf: bytes.prefix(WorkerLimits.lastLineBytes))
+        }
+        guard budget.take(atMs: now) else {
+            dropped += 1
+            return
+        }
+        send(stream, String(decoding: bytes, as: UTF8.self))
+    }
+
+    private mutating func log(_ stream: Stream, _ text: String, atMs now: Int) {
+        guard budget.take(atMs: now) else {
+            dropped += 1
+            return
+        }
+        send(stream, text)
+    }
+
+    private mutating func send(_ stream: Stream, _ text: String) {
+        reportDropped()
+        events.send(.log(stream: stream.rawValue, text: MessageText.sanitised(text, limit: WorkerLimits.logLineBytes)))
+    }
+
+    private mutating func reportDropped() {
+        if dropped > 0 { events.send(.logDropped(dropped)) }
+        dropped = 0
+    }
+
+    /// Takes in what had no line end, and tells what was dropped.
+    mutating func finish(atMs now: Int) {
+        var splitter = progress
+        splitter.finish { progressLine($0, atMs: now) }
+        flush()
+        for stream in [Stream.stdout, .stderr] {
+            var splitter = stream == .stdout ? stdout : stderr
+            splitter.finish { logLine($0, from: stream, atMs: now) }
+        }
+        if garbageLines > WorkerLimits.shownGarbageLines {
+            send(.headway, "\(garbageLines) lines on the progress descriptor were no JSON objects")
+        }
+        reportDropped()
+    }
+}

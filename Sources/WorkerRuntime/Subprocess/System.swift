@@ -1,0 +1,81 @@
+import CProcess
+import Glibc
+
+/// The text of an error number.
+func describe(errno number: Int32) -> String {
+    var buffer = [CChar](repeating: 0, count: 128)
+    // The XSI form, which fills the buffer.
+    guard strerror_r(number, &buffer, buffer.count) == 0 else { return "errno \(number)" }
+    return String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+}
+
+/// Milliseconds of the monotonic clock: for durations, never for wall-clock times.
+func monotonicMs() -> Int {
+    var time = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return Int(time.tv_sec) * 1000 + Int(time.tv_nsec) / 1_000_000
+}
+
+/// One end of a pipe; closed when it goes away.
+final class Descriptor {
+    private(set) var number: Int32
+
+    init(_ number: Int32) { self.number = number }
+    deinit { close() }
+
+    var isOpen: Bool { number >= 0 }
+
+    func close() {
+        guard number >= 0 else { return }
+        Glibc.close(number)
+        number = -1
+    }
+
+    func setNonBlocking() {
+        _ = fcntl(number, F_SETFL, fcntl(number, F_GETFL) | O_NONBLOCK)
+    }
+}
+
+/// A pipe, both ends close-on-exec.
+struct Pipe {
+    let readEnd: Descriptor
+    let writeEnd: Descriptor
+
+    init() throws(BackendError) {
+        var ends: [Int32] = [-1, -1]
+        let error = headway_pipe(&ends)
+        guard error == 0 else { throw .system("no pipe for the generator", errno: error) }
+        readEnd = Descriptor(ends[0])
+        writeEnd = Descriptor(ends[1])
+    }
+}
+
+/// Runs `body` on a thread of its own, with all signals blocked: those of the process are other threads' business, and
+/// SIGPIPE becomes the error it should be.
+func startThread(_ body: @escaping @Sendable () -> Void) -> Bool {
+    final class Box: Sendable {
+        let body: @Sendable () -> Void
+        init(_ body: @escaping @Sendable () -> Void) { self.body = body }
+    }
+    var attributes = pthread_attr_t()
+    pthread_attr_init(&attributes)
+    defer { pthread_attr_destroy(&attributes) }
+    pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
+    pthread_attr_setstacksize(&attributes, 1 << 20)
+    let box = Unmanaged.passRetained(Box(body))
+    var thread = pthread_t()
+    let error = pthread_create(
+        &thread,
+        &attributes,
+        { pointer in
+            var all = sigset_t()
+            sigfillset(&all)
+            pthread_sigmask(SIG_BLOCK, &all, nil)
+            if let pointer { Unmanaged<Box>.fromOpaque(pointer).takeRetainedValue().body() }
+            return nil
+        },
+        box.toOpaque()
+    )
+    if error != 0 { box.release() }
+    return error == 0
+}

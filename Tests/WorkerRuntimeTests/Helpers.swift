@@ -1,0 +1,125 @@
+import Glibc
+import ProgressCore
+import Synchronization
+import TestSupport
+
+@testable import WorkerRuntime
+
+/// SplitMix64: the same sequence for the same seed, so that a failing case can be run again.
+struct Seeded: RandomNumberGenerator {
+    private var state: UInt64
+
+    init(_ seed: Int) { state = UInt64(truncatingIfNeeded: seed) }
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+        return z ^ (z >> 31)
+    }
+
+    mutating func pick<C: RandomAccessCollection>(_ values: C) -> C.Element {
+        values[values.index(values.startIndex, offsetBy: Int.random(in: 0..<values.count, using: &self))]
+    }
+
+    mutating func chance(_ percent: Int) -> Bool { Int.random(in: 0..<100, using: &self) < percent }
+}
+
+/// Collects what a backend tells.
+final class EventLog: Sendable {
+    private let list = Mutex<[BackendEvent]>([])
+
+    var events: BackendEvents { BackendEvents { event in self.list.withLock { $0.append(event) } } }
+    var all: [BackendEvent] { list.withLock { $0 } }
+
+    var lines: [String] {
+        all.compactMap { if case .log(_, let text) = $0 { text } else { nil } }
+    }
+    var updates: [ProgressUpdate] {
+        all.compactMap { if case .progress(let update) = $0 { update } else { nil } }
+    }
+    var dropped: Int {
+        all.reduce(0) { sum, event in if case .logDropped(let count) = event { sum + count } else { sum } }
+    }
+}
+
+/// Runs `script` by `program` as a job would be run.
+func runScript(
+    _ script: String,
+    by program: [String] = ["sh", "-c"],
+    grace: Duration = .seconds(5),
+    params: String = "{}",
+    log: EventLog = EventLog()
+) async throws -> BackendResult {
+    try await withTemporaryDirectory { path in
+        try await SubprocessBackend(command: program + [script], grace: grace)
+            .run(
+                job: BackendJob(
+                    id: JobID("job-1")!,
+                    attempt: 2,
+                    pipeline: "generic",
+                    paramsJSON: params,
+                    inputDirectory: path + "/in",
+                    outputDirectory: path + "/out"
+                ),
+                events: log.events
+            )
+    }
+}
+
+/// The failure a script ended with, or nil.
+func failure(of script: String, by program: [String] = ["sh", "-c"], log: EventLog = EventLog()) async throws -> BackendError? {
+    do {
+        _ = try await runScript(script, by: program, log: log)
+        return nil
+    } catch let error as BackendError {
+        return error
+    }
+}
+
+func openDescriptors() -> Int {
+    guard let directory = opendir("/proc/self/fd") else { return -1 }
+    defer { closedir(directory) }
+    var count = 0
+    while readdir(directory) != nil { count += 1 }
+    return count
+}
+
+/// Whether a process exists and is no zombie.
+func isAlive(_ pid: pid_t) -> Bool {
+    guard let stream = fopen("/proc/\(pid)/stat", "r") else { return false }
+    defer { fclose(stream) }
+    var buffer = [CChar](repeating: 0, count: 256)
+    guard fgets(&buffer, 256, stream) != nil else { return false }
+    let text = String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    guard let state = text.split(separator: ")").last?.split(separator: " ").first else { return false }
+    return state != "Z" && state != "X"
+}
+
+/// Children of this process that ended and were not reaped.
+func zombies() -> Int {
+    guard let directory = opendir("/proc") else { return -1 }
+    defer { closedir(directory) }
+    var count = 0
+    while let entry = readdir(directory) {
+        let name = withUnsafeBytes(of: &entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+        guard Int32(name) != nil, let stream = fopen("/proc/\(name)/stat", "r") else { continue }
+        defer { fclose(stream) }
+        var buffer = [CChar](repeating: 0, count: 256)
+        guard fgets(&buffer, 256, stream) != nil else { continue }
+        let text = String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        let fields = text.split(separator: ")").last?.split(separator: " ") ?? []
+        if fields.count > 1, fields[0] == "Z", fields[1] == "\(getpid())" { count += 1 }
+    }
+    return count
+}
+
+func residentKilobytes() -> Int {
+    guard let stream = fopen("/proc/self/statm", "r") else { return 0 }
+    defer { fclose(stream) }
+    var buffer = [CChar](repeating: 0, count: 128)
+    guard fgets(&buffer, 128, stream) != nil else { return 0 }
+    let text = String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    return (Int(text.split(separator: " ")[1]) ?? 0) * 4
+}
