@@ -72,7 +72,7 @@ let package = Package(
         .executableTarget(
             name: "headway",
             dependencies: [
-                "ProgressCore", "RedisLink", "JobStore", "Telemetry", "WorkerRuntime", "Gateway",
+                "ProgressCore", "RedisLink", "JobStore", "Telemetry", "WebSocketWire", "WorkerRuntime", "Gateway",
                 nio("NIOCore"), nio("NIOPosix"), nio("NIOHTTP1"), nio("NIOFoundationCompat"), logging, lifecycle, "Yams",
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),

@@ -83,14 +83,21 @@ extension Pipeline {
             name: name,
             stages: drafts.indices.map { index in
                 Stage(
-                    name: drafts[index].name, phase: phases[index], weight: weights[index], expectedMs: drafts[index].expectedMs)
-            })
+                    name: drafts[index].name,
+                    phase: phases[index],
+                    weight: weights[index],
+                    expectedMs: drafts[index].expectedMs
+                )
+            }
+        )
     }
 
     private static let workPhases = "ANALYZING, GENERATING or POST_PROCESSING"
 
     private static func problem(
-        ofName name: String, limit: Int, isAllowed: (UInt8) -> Bool
+        ofName name: String,
+        limit: Int,
+        isAllowed: (UInt8) -> Bool
     ) -> (PipelineError.Code, String)? {
         if name.isEmpty { return (.emptyName, "is empty") }
         if name.utf8.count > limit { return (.nameTooLong, "is longer than \(limit) bytes") }
@@ -115,11 +122,19 @@ extension Pipeline {
         for draft in drafts {
             guard let weight = draft.weight else {
                 throw PipelineError(
-                    code: .weightMissing, pipeline: pipeline, stage: draft.name, message: "has no weight; give all stages one, or none")
+                    code: .weightMissing,
+                    pipeline: pipeline,
+                    stage: draft.name,
+                    message: "has no weight; give all stages one, or none"
+                )
             }
             guard weight > 0, weight.isFinite else {
                 throw PipelineError(
-                    code: .weightNotPositive, pipeline: pipeline, stage: draft.name, message: "weight \(weight) is not positive")
+                    code: .weightNotPositive,
+                    pipeline: pipeline,
+                    stage: draft.name,
+                    message: "weight \(weight) is not positive"
+                )
             }
         }
         let sum = given.reduce(0, +)

@@ -158,7 +158,10 @@ public struct WeightedEstimator: ProgressEstimator {
         total += max(0, 1 - totalWeight) * forecast.scale
         let prior = isTimed ? priorShare * total : 0
         if covered + prior > 0, spent + prior > 0 {
-            forecast.pace = min(max((spent + prior) / (covered + prior), paceBounds.lowerBound), paceBounds.upperBound * (isTimed ? 1 : 1e9))
+            forecast.pace = min(
+                max((spent + prior) / (covered + prior), paceBounds.lowerBound),
+                paceBounds.upperBound * (isTimed ? 1 : 1e9)
+            )
             let share = covered / max(total, .leastNonzeroMagnitude)
             forecast.paceVariance = isTimed ? 0.25 / (1 + 8 * share) : 0.3 / (0.02 + 4 * share)
         }
@@ -166,7 +169,10 @@ public struct WeightedEstimator: ProgressEstimator {
     }
 
     private static func current(
-        atMs now: Int, stage: StageProgress, visit: StageVisit, forecast: Forecast
+        atMs now: Int,
+        stage: StageProgress,
+        visit: StageVisit,
+        forecast: Forecast
     ) -> (remaining: Double, variance: Double, isStalled: Bool)? {
         let rest = 1 - stage.fraction
         let elapsed = Double(now - visit.enteredAtMs)

@@ -12,7 +12,12 @@ public struct ProgressUpdate: Sendable, Hashable {
     public var message: String?
 
     public init(
-        stage: String? = nil, step: Int? = nil, steps: Int? = nil, percent: Double? = nil, item: Int? = nil, items: Int? = nil,
+        stage: String? = nil,
+        step: Int? = nil,
+        steps: Int? = nil,
+        percent: Double? = nil,
+        item: Int? = nil,
+        items: Int? = nil,
         message: String? = nil
     ) {
         self.stage = stage

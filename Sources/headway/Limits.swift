@@ -57,4 +57,6 @@ enum Limits {
     static let privateRedisRestarts = 5
     /// Path of a unix socket: `sun_path` holds 108 bytes with its end.
     static let socketPathBytes = 107
+    /// One message to a benchmark's watcher.
+    static let benchMessageBytes = 1024 * 1024
 }

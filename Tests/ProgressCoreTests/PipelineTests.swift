@@ -58,10 +58,13 @@ import Testing
             validating: "p",
             stages: [
                 Draft(name: "a", phase: "GENERATING", expectedMs: 1000), Draft(name: "b", phase: "GENERATING", expectedMs: 3000),
-            ])
+            ]
+        )
         #expect(timed.stages.map(\.weight) == [0.25, 0.75])
         let plain = try Pipeline(
-            validating: "p", stages: [Draft(name: "a", phase: "GENERATING", expectedMs: 1000), Draft(name: "b", phase: "GENERATING")])
+            validating: "p",
+            stages: [Draft(name: "a", phase: "GENERATING", expectedMs: 1000), Draft(name: "b", phase: "GENERATING")]
+        )
         #expect(plain.stages.map(\.weight) == [0.5, 0.5])
     }
 }

@@ -4,7 +4,8 @@ import Testing
 /// Thousands of seeded sequences, most of them nonsense: the invariants of the tracker hold for all.
 @Suite(.timeLimit(.minutes(2))) struct ProgressTrackerFuzzTests {
     private static let names = [
-        "image_loading", "image_preprocessing", "shape_generation", "texture_synthesis", "mesh_export", "sample", "upscale", "save", "", "x",
+        "image_loading", "image_preprocessing", "shape_generation", "texture_synthesis", "mesh_export", "sample", "upscale", "save", "",
+        "x",
         "ünknown", String(repeating: "long", count: 40), "a\u{0}b",
     ]
     private static let wildInts = [Int.min, -1, 0, 1, 2, 7, 50, 1000, 1_000_000_001, Int.max]
@@ -25,9 +26,11 @@ import Testing
     private static func plan(_ random: inout Seeded) -> [PlannedStage] {
         (0..<Int.random(in: 0...80, using: &random)).map { _ in
             PlannedStage(
-                name: random.pick(names), units: random.chance(50) ? random.pick(wildDoubles) : nil,
+                name: random.pick(names),
+                units: random.chance(50) ? random.pick(wildDoubles) : nil,
                 work: random.chance(50) ? random.pick(wildDoubles) : nil,
-                declaredMs: random.chance(50) ? random.pick(wildInts) : nil)
+                declaredMs: random.chance(50) ? random.pick(wildInts) : nil
+            )
         }
     }
 
@@ -39,7 +42,9 @@ import Testing
         isSound = isSound && (0...ProgressLimits.steps).contains(state.step ?? 0) && (1...ProgressLimits.steps).contains(state.steps ?? 1)
         isSound = isSound && (1...ProgressLimits.items).contains(state.item ?? 1) && (1...ProgressLimits.items).contains(state.items ?? 1)
         isSound = isSound && (state.stage?.utf8.count ?? 0) <= 64 && (state.message?.utf8.count ?? 0) <= 512
-        for eta in [state.etaMs, state.etaLowMs, state.etaHighMs] { isSound = isSound && (0...ProgressLimits.durationMs).contains(eta ?? 0) }
+        for eta in [state.etaMs, state.etaLowMs, state.etaHighMs] {
+            isSound = isSound && (0...ProgressLimits.durationMs).contains(eta ?? 0)
+        }
         if let low = state.etaLowMs, let eta = state.etaMs, let high = state.etaHighMs { isSound = isSound && low <= eta && eta <= high }
         if let last {
             isSound = isSound && state.percent >= last.percent && state.phase.rank >= last.phase.rank
@@ -54,8 +59,11 @@ import Testing
             let pipeline = random.pick([Samples.model3D, Samples.untimed, Samples.generic])
             var now = random.chance(90) ? 1_767_225_600_000 : 0
             var tracker = ProgressTracker(
-                pipeline: pipeline, plan: random.chance(30) ? Self.plan(&random) : [],
-                items: random.chance(30) ? random.pick(Self.wildInts) : nil, startedAtMs: now)
+                pipeline: pipeline,
+                plan: random.chance(30) ? Self.plan(&random) : [],
+                items: random.chance(30) ? random.pick(Self.wildInts) : nil,
+                startedAtMs: now
+            )
             var last: ProgressState?
             for _ in 0..<60 {
                 now += random.chance(90) ? Int.random(in: 0...3000, using: &random) : Int.random(in: -10_000...100_000_000, using: &random)
@@ -123,8 +131,11 @@ import Testing
             one.apply(merged, atMs: 0)
             for step in 1...5 {
                 let update = ProgressUpdate(
-                    stage: random.chance(50) ? "sample" : nil, step: step, steps: random.chance(50) ? 10 : nil,
-                    message: random.chance(30) ? "m\(step)" : nil)
+                    stage: random.chance(50) ? "sample" : nil,
+                    step: step,
+                    steps: random.chance(50) ? 10 : nil,
+                    message: random.chance(30) ? "m\(step)" : nil
+                )
                 one.apply(update, atMs: step)
                 merged = merged.merged(with: update)
             }

@@ -159,7 +159,8 @@ import Testing
         #expect(
             tracker.stageDurations(atMs: 3000) == [
                 .init(stage: "image_loading", ms: 600), .init(stage: "shape_generation", ms: 1000), .init(stage: "mesh_export", ms: 400),
-            ])
+            ]
+        )
     }
 
     @Test func theBarMovesBetweenTicksButNotPastTheNextOne() {
@@ -175,7 +176,10 @@ import Testing
 
     @Test func textIsCutAndMadeSafe() throws {
         let tracker = TrackedJob(pipeline: Samples.generic, startedAtMs: 0)
-        tracker.apply(.init(stage: String(repeating: "ä", count: 100), message: "a\nb\u{1b}[31m" + String(repeating: "é", count: 600)), atMs: 0)
+        tracker.apply(
+            .init(stage: String(repeating: "ä", count: 100), message: "a\nb\u{1b}[31m" + String(repeating: "é", count: 600)),
+            atMs: 0
+        )
         let state = tracker.state(atMs: 0)
         #expect(state.stage?.utf8.count == 64)
         let message = try #require(state.message)

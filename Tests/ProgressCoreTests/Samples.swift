@@ -10,14 +10,16 @@ enum Samples {
             .init(name: "shape_generation", phase: .generating, weight: 0.7, expectedMs: 60_000),
             .init(name: "texture_synthesis", phase: .generating, weight: 0.15, expectedMs: 15_000),
             .init(name: "mesh_export", phase: .postProcessing, weight: 0.05, expectedMs: 3000),
-        ])
+        ]
+    )
     static let untimed = Pipeline(
         name: "untimed",
         stages: [
             .init(name: "sample", phase: .generating, weight: 0.5),
             .init(name: "upscale", phase: .generating, weight: 0.25),
             .init(name: "save", phase: .postProcessing, weight: 0.25),
-        ])
+        ]
+    )
     static let generic = Pipeline(name: "generic", stages: [])
 }
 
