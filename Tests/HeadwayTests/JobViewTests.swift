@@ -40,6 +40,15 @@ struct JobViewTests {
         #expect(view.apply(.state(5, percent: 31), at: .zero) == .state)
     }
 
+    @Test func aResetWithoutANumberAdmitsLowerOnes() {
+        var view = JobView(job: "J")
+        _ = view.apply(.state(9, percent: 80), at: .zero)
+        #expect(view.apply(JobEvent(type: "reset"), at: .zero) == .milestone)
+        #expect(view.event?.percent == 80)
+        #expect(view.apply(.state(2, percent: 10), at: .zero) == .state)
+        #expect(view.event?.percent == 10)
+    }
+
     @Test func theFirstEndStays() {
         var view = JobView(job: "J")
         _ = view.apply(.state(3, .failed, percent: 40, type: "failed"), at: .zero)

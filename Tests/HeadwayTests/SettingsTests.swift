@@ -76,7 +76,7 @@ struct SettingsTests {
         ("worker:\n  queues:\n    - { a: 1 }", "h.yaml:3: worker.queues: each item must be"),
         ("worker:\n  concurrency: many", "h.yaml:2: worker.concurrency: \"many\" is not allowed; it must be a whole number from 1 to 256"),
         ("worker:\n  concurrency:", "h.yaml:2: worker.concurrency: \"\" is not allowed"),
-        ("worker:\n  grace: 30", "h.yaml:2: worker.grace: \"30\" is not allowed; it must be a duration"),
+        ("worker:\n  shutdown_grace: 30", "h.yaml:2: worker.shutdown_grace: \"30\" is not allowed; it must be a duration"),
         ("worker: {update_rate: nan}", "h.yaml:1: worker.update_rate: \"nan\" is not allowed"),
         ("gateway:\n  insecure: yes please", "h.yaml:2: gateway.insecure"),
         ("nonsense: 1", "h.yaml:1: unknown key nonsense"),

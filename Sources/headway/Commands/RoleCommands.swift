@@ -9,13 +9,13 @@ struct ListenOptions: ParsableArguments {
     var allowedHosts: [String] = []
     @Option(name: .customLong("allow-origin"), parsing: .singleValue, help: "Other origin whose pages may use the gateway.")
     var allowedOrigins: [String] = []
-    @Option(help: "Window over which watchers are sent away on shutdown, e.g. 5s.") var drain: String?
+    @Option(help: "Window over which watchers are sent away on shutdown, e.g. 5s.") var drainWindow: String?
     @Option(help: ArgumentHelp("YAML file with further pipelines.", valueName: "file")) var pipelines: String?
 
     var flags: [SettingsReader.Flag] {
         [
             .init(Settings.listen, listen), .init(Settings.insecure, insecure), .init(Settings.allowedHosts, allowedHosts),
-            .init(Settings.allowedOrigins, allowedOrigins), .init(Settings.drain, drain), .init(Settings.pipelines, pipelines),
+            .init(Settings.allowedOrigins, allowedOrigins), .init(Settings.drain, drainWindow), .init(Settings.pipelines, pipelines),
         ]
     }
 }
@@ -67,7 +67,7 @@ struct WorkerCommand: AsyncParsableCommand {
     @Option(help: "Jobs run at the same time.") var concurrency: String?
     @Option(help: ArgumentHelp("Directory for inputs and outputs of running jobs.", valueName: "dir")) var workDir: String?
     @Option(help: "Progress writes per second and job, at most.") var updateRate: String?
-    @Option(help: "On shutdown, time for running jobs to finish, e.g. 30s.") var grace: String?
+    @Option(help: "On shutdown, time for running jobs to finish, e.g. 30s.") var shutdownGrace: String?
     @Option(help: ArgumentHelp("YAML file with further pipelines.", valueName: "file")) var pipelines: String?
     @Argument(parsing: .postTerminator, help: "After --: what to run for each job.") var command: [String] = []
 
@@ -76,7 +76,7 @@ struct WorkerCommand: AsyncParsableCommand {
             redis.flags + [
                 gateway.flag, .init(Settings.workerQueues, queues), .init(Settings.workerPipeline, pipeline),
                 .init(Settings.workerName, name), .init(Settings.concurrency, concurrency), .init(Settings.workDirectory, workDir),
-                .init(Settings.updateRate, updateRate), .init(Settings.workerGrace, grace), .init(Settings.pipelines, pipelines),
+                .init(Settings.updateRate, updateRate), .init(Settings.workerGrace, shutdownGrace), .init(Settings.pipelines, pipelines),
                 .init(Settings.workerCommand, command),
             ])
         let logger = try Logs.bootstrap(settings, label: "headway.worker")
