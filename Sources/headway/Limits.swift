@@ -5,8 +5,6 @@ enum Limits {
     static let settingsFileBytes = 1 << 20
     /// Pipelines one process may know; each is shown to every client that asks.
     static let pipelines = 256
-    /// Stages of one pipeline; more than fit on any screen.
-    static let stagesPerPipeline = 64
 
     // Gateway client
     /// Answers that are read whole (snapshots, errors); the largest is a job with 256 KiB of params and its result.

@@ -8,10 +8,6 @@ import ProgressCore
 /// What `headway show` prints of a job: its event and the fields around it, in words.
 struct JobSheet {
     private struct Record: Decodable {
-        struct Cancel: Decodable {
-            var by: String?
-            var reason: String?
-        }
         var job: String?
         var owner: String?
         var priority: Int?

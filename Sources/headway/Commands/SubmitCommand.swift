@@ -40,18 +40,27 @@ struct SubmitCommand: AsyncParsableCommand {
 
         let end = try await GatewayClient.with(baseURL: settings.value(Settings.gatewayURL)) { client -> JobEnd? in
             let (job, answer) = try await request.send(to: client)
-            Output.standard.line(options.isJSON ? answer.filter { !$0.isNewline } : job)
-            guard isWatching else { return nil }
+            guard isWatching else {
+                Output.standard.line(options.isJSON ? answer.filter { !$0.isNewline } : job)
+                return nil
+            }
+            Output.standard.line(options.isJSON ? "{\"type\":\"submitted\",\"job\":\(JSONText.quoted(job))}" : job)
             guard let ended = try await WatchSession(gateway: client, options: options).run([job]).first else { return nil }
-            if ended.end == .complete, let directory { try await Self.download(ended, from: client, into: directory) }
+            if ended.end == .complete, let directory {
+                try await Self.download(ended, from: client, into: directory, isJSON: options.isJSON)
+            }
             return ended.end
         }
         if let end { throw ExitCode(end.exitCode) }
     }
 
-    private static func download(_ ended: WatchSession.Ended, from client: GatewayClient, into directory: String) async throws {
+    private static func download(
+        _ ended: WatchSession.Ended, from client: GatewayClient, into directory: String, isJSON: Bool
+    ) async throws {
         for file in ended.event?.result?.files ?? [] {
-            Output.standard.line(try await client.download(file, into: directory))
+            let path = try await client.download(file, into: directory)
+            let json = "{\"type\":\"file\",\"job\":\(JSONText.quoted(ended.job)),\"path\":\(JSONText.quoted(path))}"
+            Output.standard.line(isJSON ? json : path)
         }
     }
 }

@@ -50,7 +50,7 @@ enum Settings {
         "gateway.allowed_origins", flag: "--allow-origin", default: [], allowed: "an origin such as https://app.example.com",
         help: "Web pages of other origins that may use the gateway.", where: { $0.hasPrefix("http://") || $0.hasPrefix("https://") })
     static let drain = Setting.duration(
-        "gateway.drain", flag: "--drain", default: "5s", in: .zero ... .seconds(600),
+        "gateway.drain_window", flag: "--drain-window", default: "5s", in: .zero ... .seconds(600),
         help: "Window over which watchers are sent away on shutdown, each at its own moment.")
 
     // MARK: Worker
@@ -72,7 +72,7 @@ enum Settings {
     static let updateRate = Setting.number(
         "worker.update_rate", flag: "--update-rate", default: "4", in: 0.1...50, help: "Progress writes per second and job, at most.")
     static let workerGrace = Setting.duration(
-        "worker.grace", flag: "--grace", default: "30s", in: .zero ... .seconds(3600),
+        "worker.shutdown_grace", flag: "--shutdown-grace", default: "30s", in: .zero ... .seconds(3600),
         help: "On shutdown, time for running jobs to finish before they are handed back.")
     /// No flag and no environment form: it stands after `--`, or as a YAML list; a string could not be split safely.
     static let workerCommand = Setting.texts(

@@ -30,6 +30,8 @@ struct SettingsFile: Sendable {
 
         /// The table is at most two levels deep, so is the recursion: only prefixes of known keys are entered.
         mutating func visit(_ node: Node, prefix: String) throws(CommandError) {
+            // A section whose lines are all comments is no mistake.
+            if let text = node.scalar?.string, ["", "~", "null"].contains(text) { return }
             guard case .mapping(let mapping) = node else {
                 let what = prefix.isEmpty ? "the file" : String(prefix.dropLast())
                 throw problem(node, "\(what) must be a mapping with the keys \(keys(under: prefix))")

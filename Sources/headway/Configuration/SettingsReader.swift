@@ -44,6 +44,12 @@ struct SettingsReader: Sendable {
         throw .usage("\(Self.names(of: setting.info)) is needed; it must be \(setting.info.allowed)")
     }
 
+    /// `override`, which the program itself decided, or else the value of the setting.
+    func value<Value>(_ setting: Setting<Value>, override: Value?) throws(CommandError) -> Value {
+        if let override { return override }
+        return try value(setting)
+    }
+
     /// The value somebody set, or nil.
     func optional<Value>(_ setting: Setting<Value>) throws(CommandError) -> Value? {
         let info = setting.info

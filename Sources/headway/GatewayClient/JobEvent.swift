@@ -9,6 +9,12 @@ struct JobEvent: Sendable, Decodable, Equatable {
         var recoverable: Bool?
     }
 
+    /// Who asked for the end of the job, and why.
+    struct Cancel: Sendable, Decodable, Equatable {
+        var by: String?
+        var reason: String?
+    }
+
     /// A file of a job's result.
     struct File: Sendable, Decodable, Equatable {
         var name: String
@@ -45,13 +51,14 @@ struct JobEvent: Sendable, Decodable, Equatable {
     var queuePosition: Int?
     var queueAhead: Int?
     var error: Failure?
+    var cancel: Cancel?
     var result: Result?
     // Only in answers to a GET of the job.
     var queue: String?
     var pipeline: String?
 
     private enum CodingKeys: String, CodingKey {
-        case job, seq, type, phase, percent, stage, step, steps, item, items, message, stalled, estimating, attempt, at, error, result
+        case job, seq, type, phase, percent, stage, step, steps, item, items, message, stalled, estimating, attempt, at, error, cancel, result
         case queue, pipeline
         case phasePercent = "phase_percent"
         case percentPerS = "percent_per_s"

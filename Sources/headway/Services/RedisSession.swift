@@ -9,12 +9,14 @@ struct RedisSession {
     let keys: Keys
     private let logger: Logger
 
-    init(_ settings: SettingsReader, logger: Logger? = nil, poolSize: Int = 1) throws(CommandError) {
-        let url = try settings.value(Settings.redisURL)
-        do {
+    /// - Parameter url: Instead of the one in the settings, with the password the settings may hold.
+    init(_ settings: SettingsReader, url: String? = nil, logger: Logger? = nil, poolSize: Int = 1) throws(CommandError) {
+        let password = url == nil ? try settings.optional(Settings.redisPassword) : nil
+        let url = try settings.value(Settings.redisURL, override: url)
+        do throws(RedisError) {
             var configuration = try RedisConfiguration(url: url)
             configuration.poolSize = poolSize
-            if let password = try? settings.optional(Settings.redisPassword) { configuration.password = password }
+            if let password { configuration.password = password }
             self.configuration = configuration
         } catch {
             throw .usage("--redis (HEADWAY_REDIS_URL): \(error.message)")

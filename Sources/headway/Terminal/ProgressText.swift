@@ -44,7 +44,7 @@ enum ProgressText {
     static func phase(of view: JobView) -> String {
         guard let event = view.event, let phase = event.phase else { return "waiting for the job" }
         if phase == .queued, let ahead = view.queueAhead { return ahead == 0 ? "QUEUED, next" : "QUEUED, \(ahead) ahead" }
-        return phase.rawValue
+        return event.cancel == nil ? phase.rawValue : "\(phase.rawValue), cancelling"
     }
 
     /// `shape_generation 21/50`, `item 2 of 4`; empty when the event says nothing of it.
@@ -72,8 +72,8 @@ enum ProgressText {
             let reason = [error?.code, error?.message].compactMap(\.self).joined(separator: ": ")
             return "FAILED\(duration)" + (reason.isEmpty ? "" : ": \(reason)")
         case .cancelled:
-            let reason = view.event?.error?.message ?? view.event?.message
-            return "CANCELLED\(duration)" + (reason.map { ": \($0)" } ?? "")
+            let by = view.event?.cancel?.by.map { " by \($0)" } ?? ""
+            return "CANCELLED\(by)\(duration)" + (view.event?.cancel?.reason.map { ": \($0)" } ?? "")
         case .absent: return "no such job, or no longer kept"
         case .linkLost: return "no word from the gateway any more"
         case .refused(let error): return error.message

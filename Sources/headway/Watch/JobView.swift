@@ -45,7 +45,7 @@ struct JobView: Sendable {
             return .state
         case "log", "preview", "notice": return .none
         case "queue":
-            queueAhead = event.queueAhead ?? event.queuePosition.map { max(0, $0 - 1) }
+            queueAhead = event.queueAhead ?? event.queuePosition
             queueEtaMs = event.etaMs
             receivedAt = now
             return .state
@@ -58,10 +58,11 @@ struct JobView: Sendable {
     }
 
     private mutating func applyState(_ event: JobEvent, at now: Duration) -> Change {
-        guard end == nil, order.admits(event), event.phase != nil else { return .none }
+        guard end == nil, order.admits(event) else { return .none }
         isDegraded = false
         let previous = self.event
         if event.type == "reset" || event.attempt != previous?.attempt { drawnFloor = 0 }
+        guard event.phase != nil else { return event.isMilestone ? .milestone : .none }
         // The bar may have been drawn ahead of this event; it waits there rather than step back.
         self.event = event
         receivedAt = now
@@ -104,9 +105,12 @@ struct JobView: Sendable {
 struct EventOrder: Sendable {
     private(set) var seq = 0
 
-    /// True when the event is news; `reset` starts anew, and an end always passes.
+    /// True when the event is news; after a `reset` lower numbers are news again, and an end always passes.
     mutating func admits(_ event: JobEvent) -> Bool {
-        guard let new = event.seq else { return true }
+        guard let new = event.seq else {
+            if event.type == "reset" { seq = 0 }
+            return true
+        }
         if event.type == "reset" || new > seq || event.isEnd {
             seq = new
             return true

@@ -1,0 +1,72 @@
+import Foundation
+import JobStore
+import Logging
+import NIOPosix
+import ProgressCore
+import RedisLink
+import ServiceLifecycle
+import Telemetry
+
+/// The worker as one of several services: makes sure of Redis, says that it is ready, runs jobs.
+struct WorkerRole: Service {
+    var configuration: WorkerConfiguration
+    let command: [String]
+    let pipelines: [Pipeline]
+    let store: JobStore
+    let redis: RedisConfiguration
+    let logger: Logger
+    let onReady: @Sendable (String) -> Void
+
+    init(
+        _ settings: SettingsReader, command: [String], queues: [String]? = nil, pipeline: String? = nil, workDirectory: String? = nil,
+        store: JobStore, redis: RedisConfiguration, logger: Logger, onReady: @escaping @Sendable (String) -> Void
+    ) throws(CommandError) {
+        pipelines = try Pipelines.load(settings)
+        var configuration = WorkerConfiguration()
+        configuration.name = try settings.optional(Settings.workerName) ?? Self.defaultName()
+        configuration.queues = try settings.value(Settings.workerQueues, override: queues)
+        configuration.pipeline = try settings.value(Settings.workerPipeline, override: pipeline)
+        configuration.concurrency = try settings.value(Settings.concurrency)
+        configuration.gatewayURL = try settings.value(Settings.gatewayURL)
+        configuration.workDirectory = try settings.value(Settings.workDirectory, override: workDirectory)
+        configuration.updatesPerSecond = try settings.value(Settings.updateRate)
+        configuration.shutdownGrace = try settings.value(Settings.workerGrace)
+        guard pipelines.contains(where: { $0.name == configuration.pipeline }) else {
+            let known = pipelines.map(\.name).joined(separator: ", ")
+            throw .usage("--pipeline \(configuration.pipeline) is not known; known are \(known) (--pipelines FILE adds more)")
+        }
+        let path = ProcessInfo.processInfo.environment["PATH"] ?? ""
+        guard let program = command.first else {
+            throw .usage("a worker needs a command: write it after --, for example `headway worker --queue gpu -- python3 render.py`")
+        }
+        guard ProgramSearch.find(program, path: path) != nil else {
+            throw .usage("\(program): no such program; the command after -- must be a program in PATH or a path to one")
+        }
+        try Directory.make(configuration.workDirectory)
+        self.configuration = configuration
+        self.command = command
+        self.store = store
+        self.redis = redis
+        self.logger = logger
+        self.onReady = onReady
+    }
+
+    func run() async throws {
+        do {
+            try await cancelWhenGracefulShutdown { try await StoreStart.prepare(store, logger: logger) }
+        } catch is CancellationError {
+            return
+        }
+        let worker = Worker(
+            configuration: configuration, store: store, redis: redis, pipelines: pipelines, backend: SubprocessBackend(command: command),
+            registry: MetricsRegistry(), group: MultiThreadedEventLoopGroup.singleton, logger: logger)
+        onReady("worker \(configuration.name) serving \(configuration.queues.joined(separator: " "))")
+        try await worker.run()
+    }
+
+    /// Host and process: unique while it lives, and it says where to look.
+    private static func defaultName() -> String {
+        let host = ProcessInfo.processInfo.hostName.prefix { $0 != "." }.filter { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "-") }
+        return "\(host.prefix(40))-\(ProcessInfo.processInfo.processIdentifier)"
+    }
+}
