@@ -72,12 +72,13 @@ let package = Package(
         .executableTarget(
             name: "headway",
             dependencies: [
-                "ProgressCore", "RedisLink", "JobStore", "Telemetry", "WorkerRuntime", "Gateway",
+                "ProgressCore", "RedisLink", "JobStore", "Telemetry", "WebSocketWire", "WorkerRuntime", "Gateway",
                 nio("NIOCore"), nio("NIOPosix"), nio("NIOHTTP1"), nio("NIOFoundationCompat"), logging, lifecycle, "Yams",
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "AsyncHTTPClient", package: "async-http-client"),
             ],
+            resources: [.embedInCode("Pipelines/builtin_pipelines.yaml")],
             swiftSettings: swiftSettings),
 
         // Tests

@@ -1,12 +1,15 @@
-public import NIOCore
-public import ProgressCore
 public import RedisLink
 
-/// The job queue and the progress of its jobs, in Redis: every change is one Lua script.
+/// The job queue and the progress of its jobs, in Redis: every change of a job is one Lua script, every read a plain command.
+///
+/// A value: it holds a client and settings, no state of its own, so any number of processes use the same store at once.
 public struct JobStore: Sendable {
     public let redis: RedisClient
     public let keys: Keys
     public let settings: StoreSettings
+
+    /// Version of the key schema, stored in `headway:meta` and in every job's `v`.
+    public static let schemaVersion = 1
 
     public init(redis: RedisClient, keys: Keys, settings: StoreSettings = .init()) {
         self.redis = redis
@@ -14,51 +17,130 @@ public struct JobStore: Sendable {
         self.settings = settings
     }
 
-    /// Checks server version and settings, creates or verifies `headway:meta` (schema version, partition count).
-    /// Throws `.incompatible` with what to change.
-    public func prepare() async throws(StoreError) -> [StoreWarning] { fatalError() }
+    /// Checks that this Redis can be trusted with jobs, and that it holds the schema and partition count this process was
+    /// configured for; both are written when the deployment is new.
+    ///
+    /// - Returns: what works but is worth a line in the log.
+    /// - Throws: `.incompatible` naming what to change; `.unavailable` when Redis does not answer.
+    public func prepare() async throws(StoreError) -> [StoreWarning] {
+        let info = try await serverInfo()
+        var warnings: [StoreWarning] = []
+        let version = info["redis_version"] ?? "0"
+        let numbers = version.split(separator: ".").map { Int($0) ?? 0 } + [0, 0]
+        let needed = settings.useShardedPublish ? (7, 0) : (6, 2)
+        guard (numbers[0], numbers[1]) >= needed else {
+            throw StoreError(.incompatible, "Redis \(version) is too old: \(needed.0).\(needed.1) or newer is needed")
+        }
+        if info["role"] == "slave" {
+            throw StoreError(.incompatible, "this Redis is a replica: give the address of its primary")
+        }
+        if let policy = info["maxmemory_policy"], policy != "noeviction", info["maxmemory"] != "0" {
+            throw StoreError(
+                .incompatible, "Redis evicts keys (maxmemory-policy \(policy)) and would lose jobs: set maxmemory-policy noeviction")
+        }
+        if info["aof_enabled"] == "0" {
+            warnings.append(StoreWarning(description: "Redis runs without append-only file: jobs do not survive its restart"))
+        }
+        try await checkMeta()
+        return warnings
+    }
 
-    // MARK: Submitters
-    public func submit(_ job: JobSubmission) async throws(StoreError) -> SubmitOutcome { fatalError() }
-    public func cancel(_ job: JobID, by: String, reason: String?) async throws(StoreError) -> CancelOutcome { fatalError() }
+    private func serverInfo() async throws(StoreError) -> [String: String] {
+        let reply = try await command(["INFO"])
+        var info: [String: String] = [:]
+        for line in (reply.string ?? "").split(whereSeparator: \.isNewline) {
+            guard let colon = line.firstIndex(of: ":") else { continue }
+            info[String(line[..<colon])] = String(line[line.index(after: colon)...])
+        }
+        return info
+    }
 
-    // MARK: Workers
-    public func claim(queue: String, worker: String, nonce: String) async throws(StoreError) -> ClaimOutcome { fatalError() }
-    /// Blocks until one of the queues may have work, at most `atMost`.
-    public func waitForWork(queues: [String], atMost: Duration) async throws(StoreError) { fatalError() }
-    public func heartbeat(_ lease: Lease) async throws(StoreError) -> LeaseStatus { fatalError() }
-    public func advance(_ lease: Lease, write: Int, to state: ProgressState) async throws(StoreError) -> AdvanceOutcome { fatalError() }
-    public func appendLog(_ lease: Lease, _ lines: [LogLine], droppedBefore: Int) async throws(StoreError) -> LeaseStatus { fatalError() }
-    public func setPreview(_ lease: Lease, image: ByteBuffer, contentType: String) async throws(StoreError) -> LeaseStatus { fatalError() }
-    /// COMPLETE, or CANCELLED when the worker acknowledges a cancel. `resultJSON` is a JSON object. Repeating it is harmless.
-    public func finish(_ lease: Lease, as end: FinishOutcome, resultJSON: String?, stagesMs: [(stage: String, ms: Int)]) async throws(StoreError) -> FinishStatus { fatalError() }
-    public func fail(_ lease: Lease, error: JobError, stagesMs: [(stage: String, ms: Int)]) async throws(StoreError) -> FailStatus { fatalError() }
-    public func release(_ lease: Lease) async throws(StoreError) -> LeaseStatus { fatalError() }
+    private func checkMeta() async throws(StoreError) {
+        _ = try await command(["HSETNX", .string(keys.meta), "v", .int(Self.schemaVersion)])
+        _ = try await command(["HSETNX", .string(keys.meta), "partitions", .int(keys.partitions)])
+        let found = try await command(["HMGET", .string(keys.meta), "v", "partitions"]).array ?? []
+        guard found.count == 2, found[0].int == Self.schemaVersion else {
+            let version = found.first?.string ?? "nothing"
+            throw StoreError(
+                .incompatible,
+                "this Redis holds key schema \(version), this program speaks \(Self.schemaVersion): run a matching version or another prefix")
+        }
+        guard found[1].int == keys.partitions else {
+            throw StoreError(
+                .incompatible,
+                "this Redis was set up with \(found[1].string ?? "?") partitions, this process is configured for \(keys.partitions)")
+        }
+    }
 
-    // MARK: Any live process
-    /// Ends what ran out of time, hands on what lost its worker; a cheap no-op when another process did it just now.
-    public func reap(queue: String) async throws(StoreError) -> ReapReport { fatalError() }
+    // MARK: Plumbing shared by the verbs
 
-    // MARK: Readers
-    /// The whole hash as the dashboards see it, or nil.
-    public func snapshot(_ job: JobID) async throws(StoreError) -> JobSnapshot? { fatalError() }
-    /// seq, phase, owner and body of many jobs in one pipelined read; nil for absent ones.
-    public func heads(_ jobs: [JobID]) async throws(StoreError) -> [JobHead?] { fatalError() }
-    /// Only `seq` of many jobs (0 = absent): what the reconciler reads first.
-    public func sequences(_ jobs: [JobID]) async throws(StoreError) -> [Int] { fatalError() }
-    /// Milestone bodies with seq > `after`, oldest first, as (seq, body).
-    public func milestones(_ job: JobID, after: Int) async throws(StoreError) -> [Milestone] { fatalError() }
-    public func logs(_ job: JobID, limit: Int) async throws(StoreError) -> [LogLine] { fatalError() }
-    public func preview(_ job: JobID) async throws(StoreError) -> (image: ByteBuffer, contentType: String)? { fatalError() }
-    /// 0 = next. nil when the job is not waiting in `queue`'s ready set.
-    public func position(_ job: JobID, queue: String) async throws(StoreError) -> Int? { fatalError() }
-    public func queues() async throws(StoreError) -> [QueueStatus] { fatalError() }
-    public func queueNames() async throws(StoreError) -> Set<String> { fatalError() }
-    public func workers() async throws(StoreError) -> [WorkerRecord] { fatalError() }
+    var verb: RedisArgument { settings.useShardedPublish ? "SPUBLISH" : "PUBLISH" }
 
-    // MARK: Registry
-    public func registerQueues(_ names: [String]) async throws(StoreError) { fatalError() }
-    /// Writes the worker's record with a TTL of three refresh intervals.
-    public func registerWorker(_ record: WorkerRecord) async throws(StoreError) { fatalError() }
-    public func removeWorker(_ id: String) async throws(StoreError) { fatalError() }
+    func command(_ arguments: [RedisArgument], timeout: Duration? = nil) async throws(StoreError) -> RESPValue {
+        do {
+            return try await redis.send(arguments, timeout: timeout)
+        } catch {
+            throw StoreError(error)
+        }
+    }
+
+    func pipeline(_ commands: [[RedisArgument]]) async throws(StoreError) -> [RESPValue] {
+        guard !commands.isEmpty else { return [] }
+        do {
+            return try await redis.pipeline(commands)
+        } catch {
+            throw StoreError(error)
+        }
+    }
+
+    /// Runs a script and splits its answer into the status word and the rest.
+    func run(_ script: RedisScript, keys: [String], _ arguments: [RedisArgument]) async throws(StoreError) -> ScriptReply {
+        let reply: RESPValue
+        do {
+            reply = try await redis.evaluate(script, keys: keys, arguments: arguments)
+        } catch {
+            throw StoreError(error)
+        }
+        guard let values = reply.array, let status = values.first?.string else {
+            throw StoreError(.corrupt, "script \(script.name) answered something that is not a status")
+        }
+        return ScriptReply(script: script.name, status: status, values: values)
+    }
+}
+
+/// What a script answered: a status word, then values by position.
+struct ScriptReply {
+    let script: String
+    let status: String
+    let values: [RESPValue]
+
+    /// The text at `index`, nil when absent or empty.
+    func text(_ index: Int) -> String? {
+        guard values.indices.contains(index), let text = values[index].string, !text.isEmpty else { return nil }
+        return text
+    }
+
+    func int(_ index: Int) -> Int? { values.indices.contains(index) ? values[index].int : nil }
+
+    var unexpected: StoreError { StoreError(.corrupt, "script \(script) answered '\(status)' with \(values.count) values") }
+}
+
+extension StoreError {
+    /// What a failure of the link means for the caller of a verb.
+    init(_ error: RedisError) {
+        switch error.code {
+        case .server where error.message.hasPrefix("HEADWAY "):
+            self.init(.invalid, String(error.message.dropFirst("HEADWAY ".count)))
+        case .authentication, .invalidConfiguration:
+            self.init(.incompatible, error.message)
+        case .outOfMemory:
+            self.init(.unavailable, "Redis is full: raise maxmemory or free keys")
+        case .readOnly:
+            self.init(.unavailable, "Redis is read-only (a replica, or writes are stopped): \(error.message)", mayHaveRun: error.mayHaveRun)
+        case .server, .wrongType, .noScript:
+            self.init(.corrupt, error.message)
+        default:
+            self.init(.unavailable, error.message, mayHaveRun: error.mayHaveRun)
+        }
+    }
 }

@@ -1,29 +1,16 @@
 public import NIOCore
 public import ProgressCore
 
-/// Redis key spelling for one deployment (prefix, partitions). The only place that spells a key.
-public struct Keys: Sendable {
-    public let prefix: String
-    public let partitions: Int
-    public init(prefix: String = "headway", partitions: Int = 1) {
-        self.prefix = prefix
-        self.partitions = partitions
-    }
-    /// Pub/sub channel of a job's events.
-    public func live(_ job: JobID) -> String { fatalError() }
-    /// The job of a channel name made by `live`, or nil.
-    public func job(ofChannel channel: ByteBuffer) -> JobID? { fatalError() }
-    /// Pub/sub channel on which a worker gets cancel hints (payload: the job id).
-    public func workerHints(_ worker: String) -> String { fatalError() }
-}
-
 public struct StoreSettings: Sendable {
     public var lease: Duration = .seconds(20)
     public var heartbeat: Duration = .seconds(5)
     public var cancelGrace: Duration = .seconds(10)
     public var defaultMaxAttempts = 3
     public var defaultTTL: Duration = .seconds(3600)
+    /// `SPUBLISH` instead of `PUBLISH` (Redis ≥ 7, Cluster).
     public var useShardedPublish = false
+    /// Two runs of `reap` on one queue are at least this far apart, whoever runs them.
+    public var reapInterval: Duration = .milliseconds(500)
     public init() {}
 }
 
@@ -37,6 +24,10 @@ public struct StoreError: Error, Sendable, CustomStringConvertible {
         case invalid
         /// The id is taken by another job or owner (HTTP 409).
         case conflict
+        /// The job behind an idempotency key has expired (HTTP 410).
+        case gone
+        /// The queue holds as many jobs as it may (HTTP 429).
+        case full
         /// No such queue (HTTP 404).
         case unknownQueue
         /// A script answered something it never should.
@@ -85,6 +76,8 @@ public struct JobSubmission: Sendable {
     public var planJSON: String?
     public var traceparent: String?
     public var retryOf: JobID?
+    /// The id was derived from an idempotency key: it is remembered for 24 h.
+    public var isIdempotent = false
     public init(id: JobID, queue: String, pipeline: String, owner: Owner, paramsJSON: String) {
         self.id = id
         self.queue = queue
@@ -162,6 +155,11 @@ public enum ClaimOutcome: Sendable {
 public struct CancelRequest: Sendable, Hashable {
     public let by: String
     public let reason: String?
+
+    public init(by: String, reason: String?) {
+        self.by = by
+        self.reason = reason
+    }
 }
 
 /// What Redis says of a lease after a write under it.

@@ -21,8 +21,12 @@ public struct Pipeline: Sendable, Hashable {
     /// In order of work; empty for a pipeline that learns its stages from the job.
     public let stages: [Stage]
 
+    /// Takes values that are known to be right; what an author wrote goes through `init(validating:stages:)`.
     public init(name: String, stages: [Stage]) {
         self.name = name
         self.stages = stages
     }
+
+    /// The phase of a job from the moment a worker has it: that of the first stage.
+    public var firstPhase: Phase { stages.first?.phase ?? .generating }
 }

@@ -28,9 +28,21 @@ public struct ProgressState: Sendable, Equatable {
     public var isEstimating: Bool
 
     public init(
-        phase: Phase, phasePercent: Double = 0, percent: Double = 0, percentPerSecond: Double? = nil, stage: String? = nil,
-        stagePercent: Double? = nil, step: Int? = nil, steps: Int? = nil, item: Int? = nil, items: Int? = nil,
-        message: String? = nil, etaMs: Int? = nil, etaLowMs: Int? = nil, etaHighMs: Int? = nil, isStalled: Bool = false,
+        phase: Phase,
+        phasePercent: Double = 0,
+        percent: Double = 0,
+        percentPerSecond: Double? = nil,
+        stage: String? = nil,
+        stagePercent: Double? = nil,
+        step: Int? = nil,
+        steps: Int? = nil,
+        item: Int? = nil,
+        items: Int? = nil,
+        message: String? = nil,
+        etaMs: Int? = nil,
+        etaLowMs: Int? = nil,
+        etaHighMs: Int? = nil,
+        isStalled: Bool = false,
         isEstimating: Bool = false
     ) {
         self.phase = phase

@@ -1,1 +1,104 @@
--- stub
+-- event.lua: shared by every script that changes a job, and the only writer of event bytes.
+-- It stands in front of each script that names it in its `-- include:` line. Further keys are derived from the hash tag of a
+-- declared key, so they are in the same slot by construction.
+
+local RANK = { QUEUED = 0, ANALYZING = 1, GENERATING = 2, POST_PROCESSING = 3, COMPLETE = 4, FAILED = 5, CANCELLED = 6 }
+local TERMINAL = { COMPLETE = true, FAILED = true, CANCELLED = true }
+
+-- What is not terminal is kept this long after its last sign of life; heartbeats and reap renew it.
+local KEEP_MS = 7 * 24 * 3600 * 1000
+-- Milestones kept per job; the oldest go first.
+local MILESTONES_MAX = 256
+
+-- The optional members of an event, in wire order; `n` numbers are copied, `s` strings are quoted, `b` is a flag.
+local OPTIONAL = {
+  { 'percent_per_s', 'n' }, { 'stage', 's' }, { 'stage_percent', 'n' }, { 'step', 'n' }, { 'steps', 'n' },
+  { 'item', 'n' }, { 'items', 'n' }, { 'message', 's' }, { 'eta_ms', 'n' }, { 'eta_low_ms', 'n' }, { 'eta_high_ms', 'n' },
+  { 'stalled', 'b' }, { 'estimating', 'b' },
+}
+
+local function refuse(text)
+  return redis.error_reply('HEADWAY ' .. text)
+end
+
+-- 'headway:{0}:job:J' -> 'headway:{0}:', 'J'
+local function split_job_key(key)
+  return string.match(key, '^(.-{[^}]*}:)job:(.+)$')
+end
+
+local function now_ms()
+  local t = redis.call('TIME')
+  return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+end
+
+local function int(number)
+  return string.format('%.0f', number)
+end
+
+-- cjson escapes every '/', which is legal and ugly; each '/' is preceded by its own backslash, so this is exact.
+local function quoted(text)
+  return (string.gsub(cjson.encode(text), '\\/', '/'))
+end
+
+-- HGETALL as a table.
+local function read_hash(key)
+  local flat, out = redis.call('HGETALL', key), {}
+  for i = 1, #flat, 2 do out[flat[i]] = flat[i + 1] end
+  return out
+end
+
+-- The event's JSON. `s` holds the job's fields as stored; `extra` is ready JSON text (',"result":{…}') or nil.
+local function event_json(job, seq, kind, s, at, extra)
+  local out = {
+    '{"job":"', job, '","seq":', int(seq), ',"type":"', kind, '","phase":"', s.phase, '","phase_percent":', s.phase_percent,
+    ',"percent":', s.percent,
+  }
+  local n = #out
+  for _, member in ipairs(OPTIONAL) do
+    local name, value = member[1], s[member[1]]
+    if value and value ~= '' then
+      if member[2] == 's' then value = quoted(value) elseif member[2] == 'b' then value = 'true' end
+      out[n + 1], out[n + 2], out[n + 3], out[n + 4] = ',"', name, '":', value
+      n = n + 4
+    end
+  end
+  if s.cancel then
+    out[n + 1], out[n + 2] = ',"cancel":', s.cancel
+    n = n + 2
+  end
+  if s.traceparent and kind ~= 'progress' then
+    out[n + 1], out[n + 2] = ',"traceparent":', quoted(s.traceparent)
+    n = n + 2
+  end
+  if extra then
+    out[n + 1] = extra
+    n = n + 1
+  end
+  out[n + 1], out[n + 2], out[n + 3], out[n + 4], out[n + 5] = ',"attempt":', s.attempt, ',"at":', int(at), '}'
+  return table.concat(out)
+end
+
+local function publish(verb, base, job, seq, letter, phase, has_cancel, body)
+  if verb == '' then return end
+  redis.call(verb, base .. 'live:' .. job,
+    '1' .. string.format('%016x', seq) .. letter .. RANK[phase] .. (has_cancel and '1' or '0') .. ' ' .. body)
+end
+
+-- Assigns seq, writes the body, appends the milestone, publishes. The caller has written the other fields.
+-- kind: progress | phase | stage | complete | failed | cancelled. Returns seq.
+local function emit(key, base, job, verb, kind, s, at, extra)
+  local seq = redis.call('HINCRBY', key, 'seq', 1)
+  local body = event_json(job, seq, kind, s, at, extra)
+  local letter = TERMINAL[s.phase] and 't' or (kind == 'progress' and 's' or 'm')
+  if letter ~= 's' then
+    local list = base .. 'milestones:' .. job
+    -- The QUEUED event of a job that never left the line stands only in its hash; it becomes the first milestone here.
+    if s.body and redis.call('EXISTS', list) == 0 then redis.call('RPUSH', list, s.body) end
+    local count = redis.call('RPUSH', list, body)
+    if count > MILESTONES_MAX then redis.call('LTRIM', list, count - MILESTONES_MAX, -1) end
+    redis.call('PEXPIRE', list, KEEP_MS)
+  end
+  redis.call('HSET', key, 'body', body, 'updated_at', int(at))
+  publish(verb, base, job, seq, letter, s.phase, s.cancel, body)
+  return seq, body
+end

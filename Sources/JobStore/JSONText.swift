@@ -1,0 +1,85 @@
+/// The little JSON this room writes and reads itself; what users send is parsed by a library at the door.
+public enum JSONText {
+    /// `text` as a JSON string, control characters escaped.
+    public static func quoted(_ text: String) -> String {
+        var out = "\""
+        for scalar in text.unicodeScalars {
+            switch scalar {
+            case "\"": out += "\\\""
+            case "\\": out += "\\\\"
+            case "\n": out += "\\n"
+            case "\r": out += "\\r"
+            case "\t": out += "\\t"
+            case _ where scalar.value < 0x20:
+                let hex = String(scalar.value, radix: 16)
+                out += "\\u" + String(repeating: "0", count: 4 - hex.count) + hex
+            default: out.unicodeScalars.append(scalar)
+            }
+        }
+        return out + "\""
+    }
+
+    /// The string value of `name` in a flat JSON object that one of our scripts wrote, unescaped.
+    static func string(_ name: String, in json: String) -> String? {
+        guard let start = json.range(of: "\"\(name)\":\"")?.upperBound else { return nil }
+        var out = ""
+        var scalars = json[start...].unicodeScalars.makeIterator()
+        while let scalar = scalars.next() {
+            if scalar == "\"" { return out }
+            guard scalar == "\\" else {
+                out.unicodeScalars.append(scalar)
+                continue
+            }
+            guard let escaped = scalars.next() else { return nil }
+            switch escaped {
+            case "n": out += "\n"
+            case "r": out += "\r"
+            case "t": out += "\t"
+            case "b": out += "\u{8}"
+            case "f": out += "\u{c}"
+            case "u":
+                var value: UInt32 = 0
+                for _ in 0..<4 {
+                    guard let digit = scalars.next().flatMap({ Character($0).hexDigitValue }) else { return nil }
+                    value = value << 4 | UInt32(digit)
+                }
+                if let unicode = Unicode.Scalar(value) { out.unicodeScalars.append(unicode) }
+            default: out.unicodeScalars.append(escaped)
+            }
+        }
+        return nil
+    }
+}
+
+extension String {
+    /// First place of `needle`, by characters' bytes (the standard library has no substring search without Foundation).
+    fileprivate func range(of needle: String) -> Range<String.Index>? {
+        let haystack = utf8
+        let pattern = Array(needle.utf8)
+        var index = haystack.startIndex
+        while index != haystack.endIndex {
+            if haystack[index...].starts(with: pattern) {
+                return index..<haystack.index(index, offsetBy: pattern.count)
+            }
+            haystack.formIndex(after: &index)
+        }
+        return nil
+    }
+}
+
+extension CancelRequest {
+    /// Reads `{"by":…,"reason":…,"at":…}` as `cancel.lua` writes it.
+    init?(json: String) {
+        guard let by = JSONText.string("by", in: json) else { return nil }
+        self.init(by: by, reason: JSONText.string("reason", in: json))
+    }
+}
+
+extension JobError {
+    /// `{"code","message","recoverable"}`, the message cut to `StoreLimits.textBytes`.
+    var json: String {
+        var text = message
+        while text.utf8.count > StoreLimits.textBytes { text.removeLast() }
+        return "{\"code\":\(JSONText.quoted(code)),\"message\":\(JSONText.quoted(text)),\"recoverable\":\(isRecoverable)}"
+    }
+}

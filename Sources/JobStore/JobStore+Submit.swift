@@ -1,0 +1,78 @@
+public import ProgressCore
+import RedisLink
+
+/// Verbs of those who submit and cancel.
+extension JobStore {
+    /// Creates a job, or finds that the very same submit happened before.
+    ///
+    /// Repeating it after a lost reply is safe: the id decides.
+    /// - Throws: `.conflict` when the id belongs to another job, `.gone` when an idempotency key's job has expired, `.full`,
+    ///   `.invalid`, `.unavailable`.
+    public func submit(_ job: JobSubmission) async throws(StoreError) -> SubmitOutcome {
+        try StoreLimits.check(job)
+        var arguments: [RedisArgument] = [
+            verb, job.isIdempotent ? "1" : "0", .int(StoreLimits.highestPriority - job.priority), .int(job.delayMs),
+            job.expiresAtMs.map { .int($0) } ?? "",
+            "queue", .string(job.queue), "pipeline", .string(job.pipeline), "owner", .string(job.owner.text),
+            "priority", .int(job.priority), "params", .string(job.paramsJSON),
+            "max_attempts", .int(job.maxAttempts ?? settings.defaultMaxAttempts),
+            "ttl_ms", .int(job.ttlMs ?? settings.defaultTTL.wholeMilliseconds),
+        ]
+        let optional: [(RedisArgument, RedisArgument?)] = [
+            ("max_runtime_ms", job.maxRuntimeMs.map { .int($0) }), ("class", job.jobClass.map { .string($0) }),
+            ("cold", job.isCold.map { $0 ? "1" : "0" }), ("plan", job.planJSON.map { .string($0) }),
+            ("traceparent", job.traceparent.map { .string($0) }), ("retry_of", job.retryOf.map { .string($0.text) }),
+        ]
+        for case (let name, let value?) in optional { arguments += [name, value] }
+
+        let reply = try await run(Scripts.submit, keys: [keys.job(job.id)] + wakeKey(job.queue), arguments)
+        switch reply.status {
+        case "new", "exists":
+            guard let seq = reply.int(1), let body = reply.values[2].buffer, let phase = reply.text(3).flatMap(Phase.init(rawValue:)) else {
+                throw reply.unexpected
+            }
+            let owner = Owner(reply.text(4) ?? "")
+            return SubmitOutcome(
+                isNew: reply.status == "new", head: JobHead(job: job.id, seq: seq, phase: phase, owner: owner, body: body))
+        case "conflict":
+            throw StoreError(.conflict, "the id \(job.id) is taken by another job: choose another id")
+        case "gone":
+            throw StoreError(.gone, "the job of this idempotency key has expired: use a new key to run it again")
+        case "full":
+            throw StoreError(.full, "queue \(job.queue) holds its \(reply.text(1) ?? "") jobs: try again later")
+        default:
+            throw reply.unexpected
+        }
+    }
+
+    /// Cancels a waiting job at once; asks the worker of a running one, which has `cancelGrace` to acknowledge before the job
+    /// is ended without it.
+    ///
+    /// - Parameters:
+    ///   - by: who asks, shown to watchers, at most 128 bytes.
+    ///   - reason: why, shown to watchers, at most 512 bytes.
+    public func cancel(_ job: JobID, by: String, reason: String?) async throws(StoreError) -> CancelOutcome {
+        guard by.utf8.count <= StoreLimits.nameBytes, (reason ?? "").utf8.count <= StoreLimits.textBytes else {
+            throw StoreError(.invalid, "reason: at most \(StoreLimits.textBytes) bytes")
+        }
+        let reply = try await run(
+            Scripts.cancel, keys: [keys.job(job)],
+            [
+                verb, .string(by), .string(reason ?? ""), .int(settings.cancelGrace.wholeMilliseconds), .string(keys.workerHintsPrefix),
+            ])
+        switch reply.status {
+        case "absent": return .absent
+        case "cancelled": return .cancelled
+        case "requested": return .requested(first: reply.text(1) == "1")
+        case "ended":
+            guard let phase = reply.text(1).flatMap(Phase.init(rawValue:)) else { throw reply.unexpected }
+            return .alreadyEnded(phase)
+        default: throw reply.unexpected
+        }
+    }
+
+    /// The wake list, declared to a script where it can reach it: it lies in a slot of its own.
+    func wakeKey(_ queue: String) -> [String] {
+        keys.partitions == 1 || !settings.useShardedPublish ? [keys.wake(queue)] : []
+    }
+}

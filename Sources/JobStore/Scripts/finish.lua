@@ -1,0 +1,22 @@
+-- include: event ends
+-- Ends a running job well, or acknowledges its cancel.
+-- KEYS[1] headway:{p}:job:J
+-- ARGV[1] verb   ARGV[2] fence   ARGV[3] COMPLETE or CANCELLED   ARGV[4] result JSON object or ''   ARGV[5] stages JSON object or ''
+-- Returns {'ok'} (also when this fence ended it so before) or {'lost'}
+local key, fence, phase = KEYS[1], ARGV[2], ARGV[3]
+local base, job = split_job_key(key)
+local s = read_hash(key)
+if s.fence ~= fence then
+  if s.last_fence == fence and s.last_outcome == phase then return { 'ok' } end
+  return { 'lost' }
+end
+touch(key)
+local extra = ''
+-- The error of an earlier attempt is no news of a job that ended well; it stays among the milestones.
+if phase == 'COMPLETE' then redis.call('HDEL', key, 'error') end
+if ARGV[4] ~= '' and phase == 'COMPLETE' then
+  redis.call('HSET', key, 'result', ARGV[4])
+  extra = ',"result":' .. ARGV[4]
+end
+end_job(key, base, job, ARGV[1], s, phase, now_ms(), extra, phase, ARGV[5])
+return { 'ok' }

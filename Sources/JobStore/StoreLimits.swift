@@ -1,0 +1,60 @@
+/// Bounds of what the store takes in, each with its reason. Redis holds everything in memory, so everything has a size.
+public enum StoreLimits {
+    /// A job's parameters: they are read by every claim and live as long as the job.
+    public static let paramsBytes = 256 * 1024
+    /// A job's result: it travels in the terminal event to every watcher.
+    public static let resultBytes = 64 * 1024
+    /// An error's message, a cancel's reason, a progress message: a line for people.
+    public static let textBytes = 512
+    /// Owners, classes, worker names, who cancelled.
+    public static let nameBytes = 128
+    /// A preview image.
+    public static let previewBytes = 512 * 1024
+    /// One log line; longer ones are cut by the worker.
+    public static let logLineBytes = 2048
+    /// Log lines per write.
+    public static let logLinesPerWrite = 100
+    /// A job's plan.
+    public static let planBytes = 16 * 1024
+    /// Priorities run from 0 (last) to this (first).
+    public static let highestPriority = 9
+    /// Attempts a submit may ask for.
+    public static let maximumAttempts = 100
+    /// Longest delay, run time, waiting time and retention a submit may ask for: 30 days.
+    public static let longestMs = 30 * 24 * 3600 * 1000
+
+    /// Queue names: `[a-z0-9-]{1,64}`.
+    public static func isQueueName(_ name: String) -> Bool {
+        (1...64).contains(name.utf8.count)
+            && name.utf8.allSatisfy {
+                ($0 >= UInt8(ascii: "a") && $0 <= UInt8(ascii: "z")) || ($0 >= UInt8(ascii: "0") && $0 <= UInt8(ascii: "9"))
+                    || $0 == UInt8(ascii: "-")
+            }
+    }
+
+    static func check(_ job: JobSubmission) throws(StoreError) {
+        func need(_ holds: Bool, _ message: String) throws(StoreError) {
+            if !holds { throw StoreError(.invalid, message) }
+        }
+        try need(isQueueName(job.queue), "queue: 1–64 characters of a-z 0-9 - are needed")
+        try need((1...nameBytes).contains(job.pipeline.utf8.count), "pipeline: 1–\(nameBytes) bytes are needed")
+        try need((1...nameBytes).contains(job.owner.text.utf8.count), "owner: 1–\(nameBytes) bytes are needed")
+        try need(job.paramsJSON.utf8.count <= paramsBytes, "params: at most \(paramsBytes) bytes")
+        try need((0...highestPriority).contains(job.priority), "priority: 0…\(highestPriority) is needed")
+        try need((0...longestMs).contains(job.delayMs), "delay_ms: 0…\(longestMs) is needed")
+        try need(job.maxAttempts.map { (1...maximumAttempts).contains($0) } ?? true, "max_attempts: 1…\(maximumAttempts) is needed")
+        try need(job.maxRuntimeMs.map { (1...longestMs).contains($0) } ?? true, "max_runtime_ms: 1…\(longestMs) is needed")
+        try need(job.ttlMs.map { (1...longestMs).contains($0) } ?? true, "ttl_ms: 1…\(longestMs) is needed")
+        try need(job.expiresAtMs.map { (1..<(1 << 52)).contains($0) } ?? true, "expires_at: Unix milliseconds are needed")
+        try need((job.jobClass ?? "").utf8.count <= nameBytes, "class: at most \(nameBytes) bytes")
+        try need((job.planJSON ?? "").utf8.count <= planBytes, "plan: at most \(planBytes) bytes")
+        try need((job.traceparent ?? "").utf8.count <= nameBytes, "traceparent: at most \(nameBytes) bytes")
+    }
+}
+
+extension Duration {
+    /// Whole milliseconds, rounded down.
+    public var wholeMilliseconds: Int {
+        Int(components.seconds) * 1000 + Int(components.attoseconds / 1_000_000_000_000_000)
+    }
+}

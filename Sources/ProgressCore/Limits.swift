@@ -1,0 +1,24 @@
+/// Every bound of the progress core, with its reason.
+public enum ProgressLimits {
+    /// Text for people: one line in a terminal or a browser, and small beside the rest of an event.
+    public static let messageBytes = 512
+    /// A stage name is a key in results and a word on a page.
+    public static let stageNameBytes = 64
+    public static let pipelineNameBytes = 64
+    /// Stages of one pipeline, written by its author or learned from a job; the work per update is linear in it.
+    public static let stages = 64
+    /// Steps of one stage: far above any real loop, far below 2^53 (JSON and Lua numbers are doubles).
+    public static let steps = 1_000_000_000
+    /// Outputs of one job.
+    public static let items = 1_000_000
+    /// The bar never shows its end before the job has ended.
+    public static let percentBeforeEnd = 99.9
+    /// Durations and estimates, in milliseconds: 30 days, longer than any job may live.
+    public static let durationMs = 30 * 24 * 3_600_000
+    /// `work` and `units` of a planned stage.
+    public static let planUnits = 1e9
+    /// Phase and stage changes reported at once in any second; a generator that changes stage faster is conflated.
+    public static let milestonesPerSecond = 16
+    /// Highest configurable update rate.
+    public static let reportsPerSecond = 100.0
+}

@@ -1,0 +1,114 @@
+import ArgumentParser
+import FoundationEssentials
+import JobStore
+
+/// `headway queues`
+struct QueuesCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "queues", abstract: "List the queues and how many jobs are where.")
+
+    @OptionGroup var common: CommonOptions
+    @OptionGroup var redis: RedisOptions
+    @Flag(help: "Print one JSON array.") var json = false
+
+    private struct Row: Encodable {
+        var name: String
+        var ready: Int
+        var delayed: Int
+        var running: Int
+        var dead: Int
+        var paused: Bool
+    }
+
+    func run() async throws {
+        let settings = try common.reader(redis.flags + [.init(Settings.json, json)])
+        let isJSON = try settings.value(Settings.json)
+        let queues = try await RedisSession(settings).read { (store) async throws(StoreError) in try await store.queues() }
+            .sorted { $0.name < $1.name }
+        if isJSON {
+            let rows = queues.map {
+                Row(name: $0.name, ready: $0.ready, delayed: $0.delayed, running: $0.running, dead: $0.dead, paused: $0.isPaused)
+            }
+            return Output.standard.line(try JSONRows.text(rows))
+        }
+        let rows = queues.map { ["\($0.name)", "\($0.ready)", "\($0.delayed)", "\($0.running)", "\($0.dead)", $0.isPaused ? "paused" : ""] }
+        if rows.isEmpty { return Output.error.line("headway: no queue is known yet; a worker or --known-queue makes one") }
+        for line in TextTable.lines(header: ["QUEUE", "READY", "DELAYED", "RUNNING", "DEAD", ""], rows: rows, rightAligned: 1...4) {
+            Output.standard.line(line)
+        }
+    }
+}
+
+/// `headway workers`
+struct WorkersCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "workers", abstract: "List the live workers and what they run.")
+
+    @OptionGroup var common: CommonOptions
+    @OptionGroup var redis: RedisOptions
+    @Flag(help: "Print one JSON array.") var json = false
+
+    private struct Row: Encodable {
+        var id: String
+        var host: String
+        var pid: Int
+        var version: String
+        var queues: [String]
+        var pipeline: String
+        var concurrency: Int
+        var jobs: [String]
+        var draining: Bool
+        var started_at: Int
+    }
+
+    func run() async throws {
+        let settings = try common.reader(redis.flags + [.init(Settings.json, json)])
+        let isJSON = try settings.value(Settings.json)
+        let workers = try await RedisSession(settings).read { (store) async throws(StoreError) in try await store.workers() }
+            .sorted { $0.id < $1.id }
+        if isJSON {
+            let rows = workers.map {
+                Row(
+                    id: $0.id, host: $0.host, pid: $0.pid, version: $0.version, queues: $0.queues, pipeline: $0.pipeline,
+                    concurrency: $0.concurrency, jobs: $0.jobs, draining: $0.isDraining, started_at: $0.startedAtMs)
+            }
+            return Output.standard.line(try JSONRows.text(rows))
+        }
+        if workers.isEmpty { return Output.error.line("headway: no worker is alive") }
+        let now = JobSheet.nowMs()
+        let rows = workers.map { worker in
+            [
+                worker.id, worker.host, "\(worker.pid)", worker.queues.joined(separator: ","), worker.pipeline,
+                "\(worker.jobs.count)/\(worker.concurrency)", DurationText.readable(milliseconds: now - worker.startedAtMs),
+                worker.isDraining ? "draining" : worker.jobs.joined(separator: " "),
+            ]
+        }
+        let header = ["WORKER", "HOST", "PID", "QUEUES", "PIPELINE", "BUSY", "UP", "JOBS"]
+        for line in TextTable.lines(header: header, rows: rows, rightAligned: 2...2) { Output.standard.line(line) }
+    }
+}
+
+enum JSONRows {
+    static func text(_ rows: some Encodable) throws -> String {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        return String(decoding: try encoder.encode(rows), as: UTF8.self)
+    }
+}
+
+/// Columns side by side.
+enum TextTable {
+    static func lines(header: [String], rows: [[String]], rightAligned: ClosedRange<Int>) -> [String] {
+        let rows = rows.map { $0.map(TextWidth.printable) }
+        let widths = header.indices.map { column in
+            ([header] + rows).map { TextWidth.columns(of: $0[column]) }.max() ?? 0
+        }
+        return ([header] + rows).map { row in
+            var line = ""
+            for (column, cell) in row.enumerated() {
+                let space = String(repeating: " ", count: widths[column] - TextWidth.columns(of: cell))
+                line += (column > 0 ? "  " : "") + (rightAligned.contains(column) ? space + cell : cell + space)
+            }
+            while line.last == " " { line.removeLast() }
+            return line
+        }
+    }
+}

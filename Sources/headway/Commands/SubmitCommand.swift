@@ -1,0 +1,139 @@
+import ArgumentParser
+import Foundation
+import ProgressCore
+
+/// `headway submit`
+struct SubmitCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "submit",
+        abstract: "Submit a job, with input files if it needs any, and print its id.",
+        discussion: "With --watch it ends like `headway watch`; with --output as well, each downloaded file's path is a line of its own.")
+
+    @OptionGroup var common: CommonOptions
+    @OptionGroup var gateway: GatewayOptions
+    @Option(help: "Queue of the new job.") var queue: String?
+    @Option(help: "Pipeline of the new job.") var pipeline: String?
+    @Option(help: ArgumentHelp("What the generator is asked to do: a JSON object, or @FILE with one.", valueName: "json|@file"))
+    var params: String?
+    @Option(name: .customLong("input"), parsing: .singleValue, help: ArgumentHelp("File to upload; may be repeated.", valueName: "file"))
+    var inputs: [String] = []
+    @Option(help: "Id of the new job; made up when not given.") var id: String?
+    @Option(help: "0 to 9; higher goes first.") var priority: String?
+    @Flag(help: "Stay and watch the job until it ends.") var watch = false
+    @Flag(help: "Print JSON lines for programs.") var json = false
+    @Option(help: ArgumentHelp("With --watch: directory for the result files.", valueName: "dir")) var output: String?
+    @Option(help: "With --watch: give up after so long without any word from the gateway.") var lostAfter: String?
+
+    func run() async throws {
+        let settings = try common.reader([
+            gateway.flag, .init(Settings.submitQueue, queue), .init(Settings.submitPipeline, pipeline), .init(Settings.submitParams, params),
+            .init(Settings.submitInputs, inputs), .init(Settings.submitID, id), .init(Settings.submitPriority, priority),
+            .init(Settings.submitWatch, watch), .init(Settings.json, json), .init(Settings.submitOutput, output),
+            .init(Settings.lostAfter, lostAfter),
+        ])
+        let request = try SubmitRequest(settings)
+        let options = try WatchSession.Options(settings)
+        let isWatching = try settings.value(Settings.submitWatch)
+        let directory = try settings.optional(Settings.submitOutput)
+        if directory != nil, !isWatching { throw CommandError.usage("--output needs --watch: files exist only when the job has ended") }
+        if let directory { try Directory.make(directory) }
+
+        let end = try await GatewayClient.with(baseURL: settings.value(Settings.gatewayURL)) { client -> JobEnd? in
+            let (job, answer) = try await request.send(to: client)
+            Output.standard.line(options.isJSON ? answer.filter { !$0.isNewline } : job)
+            guard isWatching else { return nil }
+            guard let ended = try await WatchSession(gateway: client, options: options).run([job]).first else { return nil }
+            if ended.end == .complete, let directory { try await Self.download(ended, from: client, into: directory) }
+            return ended.end
+        }
+        if let end { throw ExitCode(end.exitCode) }
+    }
+
+    private static func download(_ ended: WatchSession.Ended, from client: GatewayClient, into directory: String) async throws {
+        for file in ended.event?.result?.files ?? [] {
+            Output.standard.line(try await client.download(file, into: directory))
+        }
+    }
+}
+
+/// What is submitted, read and checked before anything is sent.
+struct SubmitRequest: Sendable {
+    let queue: String
+    let pipeline: String
+    let paramsJSON: String
+    let inputs: [String]
+    let id: String?
+    let priority: Int?
+    private let paramKeys: Set<String>
+
+    init(_ settings: SettingsReader) throws(CommandError) {
+        queue = try settings.value(Settings.submitQueue)
+        pipeline = try settings.value(Settings.submitPipeline)
+        inputs = try settings.value(Settings.submitInputs)
+        id = try settings.optional(Settings.submitID)
+        priority = try settings.optional(Settings.submitPriority)
+        let given = try settings.value(Settings.submitParams)
+        let source = given.first == "@" ? String(given.dropFirst()) : "--params"
+        paramsJSON = given.first == "@" ? try TextFile.read(source, limit: Limits.paramsBytes) : given
+        guard let keys = JSONText.keys(ofObject: paramsJSON) else {
+            throw .usage("\(source): not a JSON object; write for example '{\"prompt\": \"a cat\"}'")
+        }
+        guard paramsJSON.utf8.count <= Limits.paramsBytes else {
+            throw .usage("\(source): \(paramsJSON.utf8.count) bytes of params; at most \(Limits.paramsBytes) (send large data with --input)")
+        }
+        paramKeys = keys
+        if let id, JobID(id) == nil || id.contains("~") {
+            throw .usage("--id \(id.debugDescription) is no job id; ids are 1 to 128 characters of A-Z a-z 0-9 . _ : -")
+        }
+        guard inputs.count <= Limits.inputsPerSubmit else {
+            throw .usage("\(inputs.count) inputs are too many; at most \(Limits.inputsPerSubmit)")
+        }
+        if !inputs.isEmpty, keys.contains("inputs") { throw .usage("--input and params.inputs exclude each other") }
+        let names = inputs.map { $0.split(separator: "/").last.map(String.init) ?? $0 }
+        guard Set(names).count == names.count else { throw .usage("two inputs have the same file name; the generator could not tell them apart") }
+        // Fail before the first upload, not after it.
+        for input in inputs { _ = try OpenFile.open(input) }
+    }
+
+    /// The body of `POST /v1/jobs`.
+    func json(uploads: [GatewayClient.Upload], idempotencyKey: String?) -> String {
+        let list = uploads.map { "{\"upload\":\(JSONText.quoted($0.upload)),\"name\":\(JSONText.quoted($0.name))}" }
+        let params =
+            uploads.isEmpty
+            ? paramsJSON
+            : JSONText.adding("inputs", json: "[\(list.joined(separator: ","))]", toObject: paramsJSON, isEmpty: paramKeys.isEmpty)
+        var fields = ["\"queue\":\(JSONText.quoted(queue))", "\"pipeline\":\(JSONText.quoted(pipeline))"]
+        if let id { fields.append("\"id\":\(JSONText.quoted(id))") }
+        if let idempotencyKey, id == nil { fields.append("\"idempotency_key\":\(JSONText.quoted(idempotencyKey))") }
+        if let priority { fields.append("\"priority\":\(priority)") }
+        fields.append("\"params\":\(params)")
+        return "{\(fields.joined(separator: ","))}"
+    }
+
+    /// Uploads and submits. A lost reply is answered by asking again: id or idempotency key make it one job.
+    func send(to client: GatewayClient) async throws -> (job: String, answer: String) {
+        var uploads: [GatewayClient.Upload] = []
+        for input in inputs { uploads.append(try await client.upload(input)) }
+        let body = json(uploads: uploads, idempotencyKey: UUID().uuidString.lowercased())
+        var backoff = Backoff()
+        while true {
+            do {
+                return try await client.submit(json: body)
+            } catch {
+                guard error.code == .linkLost, backoff.failures < 3 else { throw error }
+                try await Task.sleep(for: backoff.next(random: .random(in: 0..<1)))
+            }
+        }
+    }
+}
+
+/// Directories of ours.
+enum Directory {
+    static func make(_ path: String) throws(CommandError) {
+        do {
+            try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+        } catch {
+            throw .usage("\(path): the directory cannot be made; choose another or create it")
+        }
+    }
+}

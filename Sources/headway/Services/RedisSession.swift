@@ -1,0 +1,63 @@
+import JobStore
+import Logging
+import NIOPosix
+import RedisLink
+
+/// One command's connection to Redis, opened by the settings and closed when the command is done.
+struct RedisSession {
+    let configuration: RedisConfiguration
+    let keys: Keys
+    private let logger: Logger
+
+    init(_ settings: SettingsReader, logger: Logger? = nil, poolSize: Int = 1) throws(CommandError) {
+        let url = try settings.value(Settings.redisURL)
+        do {
+            var configuration = try RedisConfiguration(url: url)
+            configuration.poolSize = poolSize
+            if let password = try? settings.optional(Settings.redisPassword) { configuration.password = password }
+            self.configuration = configuration
+        } catch {
+            throw .usage("--redis (HEADWAY_REDIS_URL): \(error.message)")
+        }
+        keys = Keys(prefix: try settings.value(Settings.redisPrefix))
+        self.logger = logger ?? Logger(label: "headway.redis", factory: { _ in SwiftLogNoOpLogHandler() })
+    }
+
+    /// A client whose `run()` the caller must drive.
+    func client() -> RedisClient {
+        RedisClient(configuration: configuration, eventLoopGroup: MultiThreadedEventLoopGroup.singleton, logger: logger)
+    }
+
+    /// Runs `body` with a store.
+    func read<Value: Sendable>(_ body: @Sendable @escaping (JobStore) async throws(StoreError) -> Value) async throws -> Value {
+        let client = client()
+        let store = JobStore(redis: client, keys: keys)
+        return try await withThrowingTaskGroup(of: Value?.self) { group in
+            group.addTask {
+                try await client.run()
+                return nil
+            }
+            group.addTask {
+                do throws(StoreError) {
+                    return try await body(store)
+                } catch {
+                    throw Self.explain(error)
+                }
+            }
+            defer { group.cancelAll() }
+            while let value = try await group.next() {
+                if let value { return value }
+            }
+            throw CommandError(.linkLost, "the connection to Redis ended")
+        }
+    }
+
+    /// Says what to change about Redis.
+    static func explain(_ error: StoreError) -> CommandError {
+        switch error.code {
+        case .unavailable: CommandError(.linkLost, "Redis: \(error.message); is it running, is --redis (HEADWAY_REDIS_URL) right?")
+        case .incompatible: CommandError(.failed, "Redis: \(error.message)")
+        default: CommandError(.failed, "\(error)")
+        }
+    }
+}

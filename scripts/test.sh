@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Every test, with the time of each suite. A suite that cannot run here says so and fails the run; nothing is skipped silently.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+names=()
+times=()
+suite() {
+    local name=$1 start=$SECONDS
+    shift
+    echo "==> $name"
+    "$@"
+    names+=("$name")
+    times+=($((SECONDS - start)))
+}
+
+suite "lint" make --no-print-directory lint
+suite "build" swift build --build-tests
+suite "python: examples/relief" .venv/bin/python3 -m unittest discover -s examples/relief/tests -q
+# One test process at a time gets the machine's few cores: timings of fault tests depend on it.
+suite "swift test" swift test --skip-build
+
+echo "==> time of each suite"
+for index in "${!names[@]}"; do printf '%6d s  %s\n' "${times[$index]}" "${names[$index]}"; done
