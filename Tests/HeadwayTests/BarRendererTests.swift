@@ -28,7 +28,8 @@ struct BarRendererTests {
         #expect(lines[0].hasSuffix(" 61.3 %  GENERATING  about 40 s"))
         #expect(
             lines[1]
-                == "  ✓ image_loading  ✓ image_preprocessing  ▸ shape_generation 21/50  · texture_synthesis  · mesh_export")
+                == "  ✓ image_loading  ✓ image_preprocessing  ▸ shape_generation 21/50  · texture_synthesis  · mesh_export"
+        )
     }
 
     @Test func aNarrowTerminalShowsTheCurrentStage() {
@@ -71,8 +72,12 @@ struct BarRendererTests {
                 var view = JobView(job: name, stages: (0..<Int.random(in: 0...6, using: &generator)).map { "\($0)\(words[$0])" })
                 view.link = Bool.random(using: &generator) ? .live : .connecting
                 var event = JobEvent.state(
-                    1, Phase.allCases.randomElement(using: &generator) ?? .queued, percent: .random(in: -20...120, using: &generator),
-                    speed: .random(in: 0...5, using: &generator), stage: words.randomElement(using: &generator))
+                    1,
+                    Phase.allCases.randomElement(using: &generator) ?? .queued,
+                    percent: .random(in: -20...120, using: &generator),
+                    speed: .random(in: 0...5, using: &generator),
+                    stage: words.randomElement(using: &generator)
+                )
                 event.step = Int.random(in: 0...1_000_000, using: &generator)
                 event.steps = Int.random(in: 0...1_000_000, using: &generator)
                 event.etaMs = Int.random(in: 0...100_000_000, using: &generator)
@@ -157,7 +162,11 @@ struct ProgressTextTests {
         var generator = SeededGenerator(seed: 2)
         for _ in 0..<20_000 {
             let low = Int.random(in: -1000...500_000, using: &generator)
-            let text = eta(Int.random(in: -1000...10_000_000, using: &generator), low: low, high: low + Int.random(in: -5...5_000_000, using: &generator))
+            let text = eta(
+                Int.random(in: -1000...10_000_000, using: &generator),
+                low: low,
+                high: low + Int.random(in: -5...5_000_000, using: &generator)
+            )
             #expect(text.map { $0.hasPrefix("about ") || $0.contains("–") } == true)
         }
     }
@@ -181,6 +190,7 @@ struct PlainLinesTests {
         feed(.state(6, .generating, percent: 14, stage: "b"), at: 1110)
         feed(.state(7, .complete, percent: 100, type: "complete"), at: 1120)
         #expect(
-            printed == ["QUEUED", "GENERATING  10.0 %  a", "GENERATING  13.0 %  a", "GENERATING  14.0 %  b", "COMPLETE"])
+            printed == ["QUEUED", "GENERATING  10.0 %  a", "GENERATING  13.0 %  a", "GENERATING  14.0 %  b", "COMPLETE"]
+        )
     }
 }

@@ -17,7 +17,8 @@ struct EventStreamParserTests {
         #expect(try parse("data: YHOO\ndata: +2\ndata: 10\n\n") == [event("YHOO\n+2\n10")])
         #expect(
             try parse(": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n")
-                == [.comment, event("first event", id: "1"), event("second event"), event(" third event")])
+                == [.comment, event("first event", id: "1"), event("second event"), event(" third event")]
+        )
         #expect(try parse("data\n\ndata\ndata\n\ndata:\n") == [event(""), event("\n")])
         #expect(try parse("data:test\n\ndata: test\n\n") == [event("test"), event("test")])
     }
@@ -73,7 +74,8 @@ struct EventStreamParserTests {
         var generator = SeededGenerator(seed: 9)
         for _ in 0..<3000 {
             let bytes = (0..<Int.random(in: 0...200, using: &generator)).map { _ in
-                Bool.random(using: &generator) ? UInt8.random(in: 0...255, using: &generator) : [10, 13, 58, 100].randomElement(using: &generator) ?? 10
+                Bool.random(using: &generator)
+                    ? UInt8.random(in: 0...255, using: &generator) : [10, 13, 58, 100].randomElement(using: &generator) ?? 10
             }
             var parser = EventStreamParser(maximumLine: 50, maximumEvent: 100)
             _ = try? parser.feed(bytes)

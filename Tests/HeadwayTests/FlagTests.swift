@@ -33,7 +33,8 @@ struct FlagTests {
     @Test func theCommandAfterTheDashesIsLeftAlone() throws {
         let command = try #require(
             try Headway.parseAsRoot(["worker", "--queue", "a", "--queue", "b", "--", "python3", "x.py", "--queue", "c", "--json"])
-                as? WorkerCommand)
+                as? WorkerCommand
+        )
         #expect(command.queues == ["a", "b"])
         #expect(command.command == ["python3", "x.py", "--queue", "c", "--json"])
     }

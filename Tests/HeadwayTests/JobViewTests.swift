@@ -6,7 +6,12 @@ import Testing
 extension JobEvent {
     /// An event as a test needs it.
     static func state(
-        _ seq: Int, _ phase: Phase = .generating, percent: Double = 0, speed: Double? = nil, attempt: Int = 1, stage: String? = nil,
+        _ seq: Int,
+        _ phase: Phase = .generating,
+        percent: Double = 0,
+        speed: Double? = nil,
+        attempt: Int = 1,
+        stage: String? = nil,
         type: String = "progress"
     ) -> JobEvent {
         var event = JobEvent(type: type)
@@ -168,7 +173,9 @@ struct PollAnswerTests {
         var generator = SeededGenerator(seed: 5)
         let pieces = Array(#"{}[],:"\ab1 "#)
         for _ in 0..<20_000 {
-            _ = PollAnswer(String((0..<Int.random(in: 0...14, using: &generator)).map { _ in pieces.randomElement(using: &generator) ?? " " }))
+            _ = PollAnswer(
+                String((0..<Int.random(in: 0...14, using: &generator)).map { _ in pieces.randomElement(using: &generator) ?? " " })
+            )
         }
     }
 }

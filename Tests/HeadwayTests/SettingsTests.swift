@@ -4,7 +4,9 @@ import Testing
 
 struct SettingsTests {
     private func reader(
-        _ flags: [SettingsReader.Flag] = [], environment: [String: String] = [:], yaml: String? = nil
+        _ flags: [SettingsReader.Flag] = [],
+        environment: [String: String] = [:],
+        yaml: String? = nil
     ) throws -> SettingsReader {
         try SettingsReader(flags: flags, environment: environment, file: yaml.map { try SettingsFile(path: "h.yaml", yaml: $0) })
     }
@@ -109,13 +111,16 @@ struct SettingsTests {
     @Test func aBadValueNamesItsSource() {
         #expect(
             message { _ = try reader(environment: ["HEADWAY_WORKER_CONCURRENCY": "0"]) }
-                .hasPrefix("HEADWAY_WORKER_CONCURRENCY: \"0\" is not allowed; it must be a whole number"))
+                .hasPrefix("HEADWAY_WORKER_CONCURRENCY: \"0\" is not allowed; it must be a whole number")
+        )
         #expect(
             message { _ = try reader([.init(Settings.concurrency, "0")]).value(Settings.concurrency) }
-                .hasPrefix("--concurrency: \"0\" is not allowed"))
+                .hasPrefix("--concurrency: \"0\" is not allowed")
+        )
         #expect(
             message { _ = try reader().value(Settings.workerQueues) }
-                .hasPrefix("--queue (or HEADWAY_WORKER_QUEUES or worker.queues in the settings file) is needed"))
+                .hasPrefix("--queue (or HEADWAY_WORKER_QUEUES or worker.queues in the settings file) is needed")
+        )
     }
 
     @Test func secretsAreNeverRepeated() throws {
@@ -149,14 +154,18 @@ struct SettingsTests {
         #expect(address?.host == host && address?.port == port)
     }
 
-    @Test(arguments: ["", ":", ":80", "80", "a:", "a:65536", "a:-1", "a:+1", "::1:80", "[::1]", "[]:1", "[a]:1", "a b:1", "http://a:1", "a:8o"])
+    @Test(arguments: [
+        "", ":", ":80", "80", "a:", "a:65536", "a:-1", "a:+1", "::1:80", "[::1]", "[]:1", "[a]:1", "a b:1", "http://a:1", "a:8o",
+    ])
     func whatIsNoListenAddressIsRefused(_ text: String) {
         #expect(ListenAddress(text) == nil)
     }
 
     @Test func randomFilesNeverCrashTheReader() {
         var generator = SeededGenerator(seed: 7)
-        let pieces = ["gateway", "worker", ":", " ", "\n", "  ", "listen", "queues", "- ", "[", "]", "{", "}", "&a ", "*a", "\"", "'", "|", "é", "1"]
+        let pieces = [
+            "gateway", "worker", ":", " ", "\n", "  ", "listen", "queues", "- ", "[", "]", "{", "}", "&a ", "*a", "\"", "'", "|", "é", "1",
+        ]
         for _ in 0..<5000 {
             let yaml = (0..<Int.random(in: 0...20, using: &generator)).map { _ in pieces.randomElement(using: &generator) ?? "" }.joined()
             let text = message { _ = try SettingsFile(path: "h.yaml", yaml: yaml) }

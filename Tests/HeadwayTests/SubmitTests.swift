@@ -20,11 +20,15 @@ struct SubmitTests {
         #expect(try request([]).json(uploads: [upload], idempotencyKey: nil).hasSuffix(#""params":{\#(inputs)}}"#))
         #expect(
             try request([.init(Settings.submitParams, #" {"x":1}"#)]).json(uploads: [upload], idempotencyKey: nil)
-                .hasSuffix(#""params":{\#(inputs),"x":1}}"#))
+                .hasSuffix(#""params":{\#(inputs),"x":1}}"#)
+        )
     }
 
     @Test func anIDReplacesTheIdempotencyKey() throws {
-        let json = try request([.init(Settings.submitID, "J-1"), .init(Settings.submitPriority, "3")]).json(uploads: [], idempotencyKey: "k")
+        let json = try request([.init(Settings.submitID, "J-1"), .init(Settings.submitPriority, "3")]).json(
+            uploads: [],
+            idempotencyKey: "k"
+        )
         #expect(json == #"{"queue":"gpu","pipeline":"generic","id":"J-1","priority":3,"params":{}}"#)
     }
 

@@ -4,7 +4,8 @@ import ArgumentParser
 struct ConfigCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "config",
-        abstract: "List every setting: its key, flag, environment name, rule and present value. The output is a valid settings file.")
+        abstract: "List every setting: its key, flag, environment name, rule and present value. The output is a valid settings file."
+    )
 
     @OptionGroup var common: CommonOptions
 

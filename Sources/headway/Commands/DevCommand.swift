@@ -8,8 +8,10 @@ import ServiceLifecycle
 /// `headway dev`: a private Redis, a gateway and a worker in one process.
 struct DevCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "dev", abstract: "Start a private Redis, a gateway and a demo worker, all ended together.",
-        discussion: "Without a command the worker runs examples/relief for the queue `relief`.")
+        commandName: "dev",
+        abstract: "Start a private Redis, a gateway and a demo worker, all ended together.",
+        discussion: "Without a command the worker runs examples/relief for the queue `relief`."
+    )
 
     @OptionGroup var common: CommonOptions
     @OptionGroup var listener: ListenOptions
@@ -28,20 +30,29 @@ struct DevCommand: AsyncParsableCommand {
                 .init(Settings.devData, data), .init(Settings.devNoWorker, noWorker), .init(Settings.devRedisServer, redisServer),
                 .init(Settings.workerQueues, queues), .init(Settings.workerPipeline, pipeline), .init(Settings.concurrency, concurrency),
                 .init(Settings.workerCommand, command),
-            ])
+            ]
+        )
         let logger = try Logs.bootstrap(settings, label: "headway.dev")
         let data = try Self.absolute(settings.value(Settings.devData))
         let command = try settings.value(Settings.devNoWorker) ? nil : Self.command(settings)
         try Directory.make(data)
         let environment = ProcessInfo.processInfo.environment
         let redis = try await PrivateRedis.start(
-            program: settings.value(Settings.devRedisServer), data: data, searchPath: environment["PATH"] ?? "", logger: logger)
+            program: settings.value(Settings.devRedisServer),
+            data: data,
+            searchPath: environment["PATH"] ?? "",
+            logger: logger
+        )
         try await ServiceRunner.run(services(settings, data: data, redis: redis, command: command, logger: logger), logger: logger)
     }
 
     /// In the order of starting; they end in reverse: watchers are sent away first, Redis writes its file last.
     private func services(
-        _ settings: SettingsReader, data: String, redis: PrivateRedis, command: [String]?, logger: Logger
+        _ settings: SettingsReader,
+        data: String,
+        redis: PrivateRedis,
+        command: [String]?,
+        logger: Logger
     ) throws(CommandError) -> [any Service] {
         let session = try RedisSession(settings, url: redis.url, logger: logger, poolSize: 3)
         let client = session.client()
@@ -50,7 +61,12 @@ struct DevCommand: AsyncParsableCommand {
         let queues = try settings.optional(Settings.workerQueues) ?? ["relief"]
         let (ports, port) = AsyncStream<Int>.makeStream()
         let gateway = try GatewayRole(
-            settings, data: "\(data)/data", queues: queues, store: store, redis: session.configuration, logger: logger
+            settings,
+            data: "\(data)/data",
+            queues: queues,
+            store: store,
+            redis: session.configuration,
+            logger: logger
         ) { bound in
             let url = ListenAddress.url(host: host, port: bound)
             Output.standard.line("listening \(url)")
@@ -64,11 +80,18 @@ struct DevCommand: AsyncParsableCommand {
         if let command {
             let pipeline = try settings.optional(Settings.workerPipeline) ?? "relief"
             var worker = try WorkerRole(
-                settings, command: command, queues: queues, pipeline: pipeline, workDirectory: "\(data)/work", store: store,
-                redis: session.configuration, logger: logger
+                settings,
+                command: command,
+                queues: queues,
+                pipeline: pipeline,
+                workDirectory: "\(data)/work",
+                store: store,
+                redis: session.configuration,
+                logger: logger
             ) { Output.standard.line($0.replacing("worker ", with: "worker    ", maxReplacements: 1)) }
             // Ctrl-C on a demo should not wait for a whole job.
-            worker.configuration.shutdownGrace = try settings.source(of: Settings.workerGrace.info) == "default"
+            worker.configuration.shutdownGrace =
+                try settings.source(of: Settings.workerGrace.info) == "default"
                 ? .seconds(2) : settings.value(Settings.workerGrace)
             services.append(LateWorker(worker: worker, host: host, ports: ports))
         }
@@ -97,7 +120,8 @@ struct DevCommand: AsyncParsableCommand {
         guard let root = repository() else {
             Output.error.line(
                 "headway: examples/relief/relief.py is neither below this directory nor beside the program: no worker is started "
-                    + "(give a command after --, or start one with `headway worker`)")
+                    + "(give a command after --, or start one with `headway worker`)"
+            )
             return nil
         }
         let python = "\(root)/.venv/bin/python3"
@@ -106,7 +130,9 @@ struct DevCommand: AsyncParsableCommand {
 
     /// The directory that holds examples/relief: this one or one above it, or one above the program.
     private static func repository() -> String? {
-        let starts = [FileManager.default.currentDirectoryPath, (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""]
+        let starts = [
+            FileManager.default.currentDirectoryPath, (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? "",
+        ]
         for start in starts {
             var parts = start.split(separator: "/")
             while !parts.isEmpty {

@@ -14,7 +14,8 @@ struct Headway: AsyncParsableCommand {
         subcommands: [
             DevCommand.self, GatewayCommand.self, WorkerCommand.self, SubmitCommand.self, WatchCommand.self, CancelCommand.self,
             ShowCommand.self, LogsCommand.self, QueuesCommand.self, WorkersCommand.self, BenchCommand.self, ConfigCommand.self,
-        ])
+        ]
+    )
 
     static func main() async {
         do {

@@ -39,7 +39,9 @@ struct JobSheet {
 
     /// Nil when `json` is no answer to a GET of a job.
     init?(json: String) {
-        guard let event = JobEvent.parse(json), let record = try? JSONDecoder().decode(Record.self, from: Data(json.utf8)) else { return nil }
+        guard let event = JobEvent.parse(json), let record = try? JSONDecoder().decode(Record.self, from: Data(json.utf8)) else {
+            return nil
+        }
         self.record = record
         self.event = event
     }

@@ -30,7 +30,9 @@ struct QueuesCommand: AsyncParsableCommand {
             }
             return Output.standard.line(try JSONRows.text(rows))
         }
-        let rows = queues.map { ["\($0.name)", "\($0.ready)", "\($0.delayed)", "\($0.running)", "\($0.dead)", $0.isPaused ? "paused" : ""] }
+        let rows = queues.map {
+            ["\($0.name)", "\($0.ready)", "\($0.delayed)", "\($0.running)", "\($0.dead)", $0.isPaused ? "paused" : ""]
+        }
         if rows.isEmpty { return Output.error.line("headway: no queue is known yet; a worker or --known-queue makes one") }
         for line in TextTable.lines(header: ["QUEUE", "READY", "DELAYED", "RUNNING", "DEAD", ""], rows: rows, rightAligned: 1...4) {
             Output.standard.line(line)
@@ -56,7 +58,7 @@ struct WorkersCommand: AsyncParsableCommand {
         var concurrency: Int
         var jobs: [String]
         var draining: Bool
-        var started_at: Int
+        var startedAt: Int
     }
 
     func run() async throws {
@@ -67,8 +69,17 @@ struct WorkersCommand: AsyncParsableCommand {
         if isJSON {
             let rows = workers.map {
                 Row(
-                    id: $0.id, host: $0.host, pid: $0.pid, version: $0.version, queues: $0.queues, pipeline: $0.pipeline,
-                    concurrency: $0.concurrency, jobs: $0.jobs, draining: $0.isDraining, started_at: $0.startedAtMs)
+                    id: $0.id,
+                    host: $0.host,
+                    pid: $0.pid,
+                    version: $0.version,
+                    queues: $0.queues,
+                    pipeline: $0.pipeline,
+                    concurrency: $0.concurrency,
+                    jobs: $0.jobs,
+                    draining: $0.isDraining,
+                    startedAt: $0.startedAtMs
+                )
             }
             return Output.standard.line(try JSONRows.text(rows))
         }
@@ -89,6 +100,7 @@ struct WorkersCommand: AsyncParsableCommand {
 enum JSONRows {
     static func text(_ rows: some Encodable) throws -> String {
         let encoder = JSONEncoder()
+        encoder.keyEncodingStrategy = .convertToSnakeCase
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         return String(decoding: try encoder.encode(rows), as: UTF8.self)
     }

@@ -23,7 +23,9 @@ struct ListenOptions: ParsableArguments {
 /// `headway gateway`
 struct GatewayCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "gateway", abstract: "Serve browsers and clients; any number of gateways share one Redis.")
+        commandName: "gateway",
+        abstract: "Serve browsers and clients; any number of gateways share one Redis."
+    )
 
     @OptionGroup var common: CommonOptions
     @OptionGroup var redis: RedisOptions
@@ -37,13 +39,17 @@ struct GatewayCommand: AsyncParsableCommand {
         let settings = try common.reader(
             redis.flags + listener.flags + [
                 .init(Settings.gatewayData, data), .init(Settings.gatewayQueues, queues), .init(Settings.anyQueue, anyQueue),
-            ])
+            ]
+        )
         let logger = try Logs.bootstrap(settings, label: "headway.gateway")
         let session = try RedisSession(settings, logger: logger, poolSize: 2)
         let client = session.client()
         let host = try settings.value(Settings.listen).host
         let gateway = try GatewayRole(
-            settings, store: JobStore(redis: client, keys: session.keys), redis: session.configuration, logger: logger
+            settings,
+            store: JobStore(redis: client, keys: session.keys),
+            redis: session.configuration,
+            logger: logger
         ) { port in
             Output.standard.line("listening \(ListenAddress.url(host: host, port: port))")
         }
@@ -54,8 +60,10 @@ struct GatewayCommand: AsyncParsableCommand {
 /// `headway worker`
 struct WorkerCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "worker", abstract: "Take jobs from queues and run a command for each.",
-        usage: "headway worker --redis URL --queue Q [--queue Q2] [--pipeline NAME] [options] -- CMD ARG…")
+        commandName: "worker",
+        abstract: "Take jobs from queues and run a command for each.",
+        usage: "headway worker --redis URL --queue Q [--queue Q2] [--pipeline NAME] [options] -- CMD ARG…"
+    )
 
     @OptionGroup var common: CommonOptions
     @OptionGroup var redis: RedisOptions
@@ -78,14 +86,18 @@ struct WorkerCommand: AsyncParsableCommand {
                 .init(Settings.workerName, name), .init(Settings.concurrency, concurrency), .init(Settings.workDirectory, workDir),
                 .init(Settings.updateRate, updateRate), .init(Settings.workerGrace, shutdownGrace), .init(Settings.pipelines, pipelines),
                 .init(Settings.workerCommand, command),
-            ])
+            ]
+        )
         let logger = try Logs.bootstrap(settings, label: "headway.worker")
         // One connection waits for work while another writes progress.
         let session = try RedisSession(settings, logger: logger, poolSize: 2)
         let client = session.client()
         let worker = try WorkerRole(
-            settings, command: settings.optional(Settings.workerCommand) ?? [], store: JobStore(redis: client, keys: session.keys),
-            redis: session.configuration, logger: logger
+            settings,
+            command: settings.optional(Settings.workerCommand) ?? [],
+            store: JobStore(redis: client, keys: session.keys),
+            redis: session.configuration,
+            logger: logger
         ) { Output.standard.line($0) }
         try await ServiceRunner.run([RedisService(client: client), worker], logger: logger)
     }

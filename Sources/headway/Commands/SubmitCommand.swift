@@ -7,7 +7,8 @@ struct SubmitCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "submit",
         abstract: "Submit a job, with input files if it needs any, and print its id.",
-        discussion: "With --watch it ends like `headway watch`; with --output as well, each downloaded file's path is a line of its own.")
+        discussion: "With --watch it ends like `headway watch`; with --output as well, each downloaded file's path is a line of its own."
+    )
 
     @OptionGroup var common: CommonOptions
     @OptionGroup var gateway: GatewayOptions
@@ -26,7 +27,8 @@ struct SubmitCommand: AsyncParsableCommand {
 
     func run() async throws {
         let settings = try common.reader([
-            gateway.flag, .init(Settings.submitQueue, queue), .init(Settings.submitPipeline, pipeline), .init(Settings.submitParams, params),
+            gateway.flag, .init(Settings.submitQueue, queue), .init(Settings.submitPipeline, pipeline),
+            .init(Settings.submitParams, params),
             .init(Settings.submitInputs, inputs), .init(Settings.submitID, id), .init(Settings.submitPriority, priority),
             .init(Settings.submitWatch, watch), .init(Settings.json, json), .init(Settings.submitOutput, output),
             .init(Settings.lostAfter, lostAfter),
@@ -55,7 +57,10 @@ struct SubmitCommand: AsyncParsableCommand {
     }
 
     private static func download(
-        _ ended: WatchSession.Ended, from client: GatewayClient, into directory: String, isJSON: Bool
+        _ ended: WatchSession.Ended,
+        from client: GatewayClient,
+        into directory: String,
+        isJSON: Bool
     ) async throws {
         for file in ended.event?.result?.files ?? [] {
             let path = try await client.download(file, into: directory)
@@ -88,7 +93,9 @@ struct SubmitRequest: Sendable {
             throw .usage("\(source): not a JSON object; write for example '{\"prompt\": \"a cat\"}'")
         }
         guard paramsJSON.utf8.count <= Limits.paramsBytes else {
-            throw .usage("\(source): \(paramsJSON.utf8.count) bytes of params; at most \(Limits.paramsBytes) (send large data with --input)")
+            throw .usage(
+                "\(source): \(paramsJSON.utf8.count) bytes of params; at most \(Limits.paramsBytes) (send large data with --input)"
+            )
         }
         paramKeys = keys
         if let id, JobID(id) == nil || id.contains("~") {
@@ -99,7 +106,9 @@ struct SubmitRequest: Sendable {
         }
         if !inputs.isEmpty, keys.contains("inputs") { throw .usage("--input and params.inputs exclude each other") }
         let names = inputs.map { $0.split(separator: "/").last.map(String.init) ?? $0 }
-        guard Set(names).count == names.count else { throw .usage("two inputs have the same file name; the generator could not tell them apart") }
+        guard Set(names).count == names.count else {
+            throw .usage("two inputs have the same file name; the generator could not tell them apart")
+        }
         // Fail before the first upload, not after it.
         for input in inputs { _ = try OpenFile.open(input) }
     }

@@ -6,7 +6,8 @@ struct WatchCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "watch",
         abstract: "Watch jobs until they end: live bars on a terminal, lines when piped.",
-        discussion: "Ends with 0 when all are COMPLETE, 1 FAILED, 3 CANCELLED, 4 gone or not found, 5 link lost; the worst of several jobs.")
+        discussion: "Ends with 0 when all are COMPLETE, 1 FAILED, 3 CANCELLED, 4 gone or not found, 5 link lost; the worst of several jobs."
+    )
 
     @OptionGroup var common: CommonOptions
     @OptionGroup var gateway: GatewayOptions

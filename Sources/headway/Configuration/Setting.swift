@@ -45,13 +45,26 @@ struct SettingInfo: Sendable {
 
 extension Setting {
     init(
-        _ key: String, flag: String?, default defaultValue: RawValue? = nil, allowed: String, isSecret: Bool = false,
-        isList: Bool = false, help: String, parse: @escaping @Sendable (RawValue) -> Value?
+        _ key: String,
+        flag: String?,
+        default defaultValue: RawValue? = nil,
+        allowed: String,
+        isSecret: Bool = false,
+        isList: Bool = false,
+        help: String,
+        parse: @escaping @Sendable (RawValue) -> Value?
     ) {
         self.parse = parse
         info = SettingInfo(
-            key: key, flag: flag, help: help, allowed: allowed, defaultValue: defaultValue, isSecret: isSecret, isList: isList,
-            isValid: { parse($0) != nil })
+            key: key,
+            flag: flag,
+            help: help,
+            allowed: allowed,
+            defaultValue: defaultValue,
+            isSecret: isSecret,
+            isList: isList,
+            isValid: { parse($0) != nil }
+        )
     }
 }
 
@@ -59,7 +72,12 @@ extension Setting {
 
 extension Setting where Value == String {
     static func text(
-        _ key: String, flag: String?, default defaultValue: String? = nil, allowed: String = "text", isSecret: Bool = false, help: String,
+        _ key: String,
+        flag: String?,
+        default defaultValue: String? = nil,
+        allowed: String = "text",
+        isSecret: Bool = false,
+        help: String,
         where isAllowed: @escaping @Sendable (String) -> Bool = { _ in true }
     ) -> Self {
         Setting(key, flag: flag, default: defaultValue.map(RawValue.scalar), allowed: allowed, isSecret: isSecret, help: help) { raw in
@@ -72,7 +90,11 @@ extension Setting where Value == String {
 extension Setting where Value == [String] {
     /// In the environment a list is separated by commas, in the file it is a YAML list or a single value.
     static func texts(
-        _ key: String, flag: String?, default defaultValue: [String]? = nil, allowed: String, help: String,
+        _ key: String,
+        flag: String?,
+        default defaultValue: [String]? = nil,
+        allowed: String,
+        help: String,
         where isAllowed: @escaping @Sendable (String) -> Bool = { _ in true }
     ) -> Self {
         Setting(key, flag: flag, default: defaultValue.map(RawValue.list), allowed: allowed, isList: true, help: help) { raw in
@@ -101,8 +123,11 @@ extension Setting where Value == Bool {
 extension Setting where Value == Int {
     static func integer(_ key: String, flag: String?, default defaultValue: Int?, in range: ClosedRange<Int>, help: String) -> Self {
         Setting(
-            key, flag: flag, default: defaultValue.map { .scalar("\($0)") },
-            allowed: "a whole number from \(range.lowerBound) to \(range.upperBound)", help: help
+            key,
+            flag: flag,
+            default: defaultValue.map { .scalar("\($0)") },
+            allowed: "a whole number from \(range.lowerBound) to \(range.upperBound)",
+            help: help
         ) { raw in
             guard case .scalar(let text) = raw, let value = Int(text), range.contains(value) else { return nil }
             return value
@@ -113,8 +138,11 @@ extension Setting where Value == Int {
 extension Setting where Value == Double {
     static func number(_ key: String, flag: String?, default defaultValue: String, in range: ClosedRange<Double>, help: String) -> Self {
         Setting(
-            key, flag: flag, default: .scalar(defaultValue),
-            allowed: "a number from \(range.lowerBound) to \(range.upperBound)", help: help
+            key,
+            flag: flag,
+            default: .scalar(defaultValue),
+            allowed: "a number from \(range.lowerBound) to \(range.upperBound)",
+            help: help
         ) { raw in
             // A range never contains NaN, so "nan" is refused with the rest.
             guard case .scalar(let text) = raw, let value = Double(text), range.contains(value) else { return nil }
@@ -125,10 +153,16 @@ extension Setting where Value == Double {
 
 extension Setting where Value == Duration {
     static func duration(
-        _ key: String, flag: String?, default defaultValue: String, in range: ClosedRange<Duration>, help: String
+        _ key: String,
+        flag: String?,
+        default defaultValue: String,
+        in range: ClosedRange<Duration>,
+        help: String
     ) -> Self {
         Setting(
-            key, flag: flag, default: .scalar(defaultValue),
+            key,
+            flag: flag,
+            default: .scalar(defaultValue),
             allowed: "a duration from \(DurationText.exact(range.lowerBound)) to \(DurationText.exact(range.upperBound)), "
                 + "such as 500ms, 30s, 5m or 1h",
             help: help
@@ -142,8 +176,11 @@ extension Setting where Value == Duration {
 extension Setting where Value == ListenAddress {
     static func listen(_ key: String, flag: String?, default defaultValue: String, help: String) -> Self {
         Setting(
-            key, flag: flag, default: .scalar(defaultValue),
-            allowed: "HOST:PORT such as 127.0.0.1:8080 or [::1]:8080, port 0 for any free one", help: help
+            key,
+            flag: flag,
+            default: .scalar(defaultValue),
+            allowed: "HOST:PORT such as 127.0.0.1:8080 or [::1]:8080, port 0 for any free one",
+            help: help
         ) { raw in
             guard case .scalar(let text) = raw else { return nil }
             return ListenAddress(text)

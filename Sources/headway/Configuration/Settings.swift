@@ -5,116 +5,255 @@ enum Settings {
     // MARK: Everybody
 
     static let logLevel = Setting<Logger.Level>(
-        "log.level", flag: "--log-level", default: .scalar("info"),
-        allowed: "one of " + Logger.Level.allCases.map(\.rawValue).joined(separator: ", "), help: "Least important log line on stderr."
+        "log.level",
+        flag: "--log-level",
+        default: .scalar("info"),
+        allowed: "one of " + Logger.Level.allCases.map(\.rawValue).joined(separator: ", "),
+        help: "Least important log line on stderr."
     ) { raw in
         guard case .scalar(let text) = raw else { return nil }
         return Logger.Level(rawValue: text)
     }
     static let pipelines = Setting.text(
-        "pipelines", flag: "--pipelines", allowed: "a path", help: "YAML file with pipelines; adds to the built-in ones, a same name replaces."
+        "pipelines",
+        flag: "--pipelines",
+        allowed: "a path",
+        help: "YAML file with pipelines; adds to the built-in ones, a same name replaces."
     )
 
     // MARK: Redis
 
     static let redisURL = Setting.text(
-        "redis.url", flag: "--redis", default: "redis://127.0.0.1:6379",
-        allowed: "redis://[USER:PASSWORD@]HOST[:PORT][/DB] or unix:///PATH", help: "The Redis that holds queues and progress.",
-        where: { $0.hasPrefix("redis://") || $0.hasPrefix("unix://") })
+        "redis.url",
+        flag: "--redis",
+        default: "redis://127.0.0.1:6379",
+        allowed: "redis://[USER:PASSWORD@]HOST[:PORT][/DB] or unix:///PATH",
+        help: "The Redis that holds queues and progress.",
+        where: { $0.hasPrefix("redis://") || $0.hasPrefix("unix://") }
+    )
     /// No flag: a command line can be read by everyone on the machine.
     static let redisPassword = Setting.text(
-        "redis.password", flag: nil, isSecret: true, help: "Password for Redis; wins over one in the URL.")
+        "redis.password",
+        flag: nil,
+        isSecret: true,
+        help: "Password for Redis; wins over one in the URL."
+    )
     static let redisPrefix = Setting.text(
-        "redis.prefix", flag: "--prefix", default: "headway", allowed: "1 to 32 characters of a-z, 0-9, _ and -",
+        "redis.prefix",
+        flag: "--prefix",
+        default: "headway",
+        allowed: "1 to 32 characters of a-z, 0-9, _ and -",
         help: "First part of every key, so that several installations can share one Redis.",
-        where: { (1...32).contains($0.utf8.count) && $0.utf8.allSatisfy(isNameByte) })
+        where: { (1...32).contains($0.utf8.count) && $0.utf8.allSatisfy(isNameByte) }
+    )
 
     // MARK: Gateway
 
     static let listen = Setting.listen(
-        "gateway.listen", flag: "--listen", default: "127.0.0.1:8080", help: "Address and port of the gateway's listener.")
+        "gateway.listen",
+        flag: "--listen",
+        default: "127.0.0.1:8080",
+        help: "Address and port of the gateway's listener."
+    )
     static let gatewayData = Setting.text(
-        "gateway.data", flag: "--data", default: ".headway/data", allowed: "a path",
-        help: "Directory of uploads and result files; made when absent.")
+        "gateway.data",
+        flag: "--data",
+        default: ".headway/data",
+        allowed: "a path",
+        help: "Directory of uploads and result files; made when absent."
+    )
     static let insecure = Setting.bool(
-        "gateway.insecure", flag: "--insecure", help: "Allow a listener that is not on loopback without authentication.")
+        "gateway.insecure",
+        flag: "--insecure",
+        help: "Allow a listener that is not on loopback without authentication."
+    )
     static let anyQueue = Setting.bool(
-        "gateway.any_queue", flag: "--any-queue", help: "Accept jobs for queues that no worker and no setting has named.")
+        "gateway.any_queue",
+        flag: "--any-queue",
+        help: "Accept jobs for queues that no worker and no setting has named."
+    )
     static let gatewayQueues = Setting.texts(
-        "gateway.queues", flag: "--known-queue", default: [], allowed: queueRule,
-        help: "Queues that exist even while no worker serves them.", where: isQueueName)
+        "gateway.queues",
+        flag: "--known-queue",
+        default: [],
+        allowed: queueRule,
+        help: "Queues that exist even while no worker serves them.",
+        where: isQueueName
+    )
     static let allowedHosts = Setting.texts(
-        "gateway.allowed_hosts", flag: "--allow-host", default: [], allowed: "a host name or address, without scheme",
-        help: "Further values of the Host header that a loopback listener accepts.", where: { !$0.contains("/") })
+        "gateway.allowed_hosts",
+        flag: "--allow-host",
+        default: [],
+        allowed: "a host name or address, without scheme",
+        help: "Further values of the Host header that a loopback listener accepts.",
+        where: { !$0.contains("/") }
+    )
     static let allowedOrigins = Setting.texts(
-        "gateway.allowed_origins", flag: "--allow-origin", default: [], allowed: "an origin such as https://app.example.com",
-        help: "Web pages of other origins that may use the gateway.", where: { $0.hasPrefix("http://") || $0.hasPrefix("https://") })
+        "gateway.allowed_origins",
+        flag: "--allow-origin",
+        default: [],
+        allowed: "an origin such as https://app.example.com",
+        help: "Web pages of other origins that may use the gateway.",
+        where: { $0.hasPrefix("http://") || $0.hasPrefix("https://") }
+    )
     static let drain = Setting.duration(
-        "gateway.drain_window", flag: "--drain-window", default: "5s", in: .zero ... .seconds(600),
-        help: "Window over which watchers are sent away on shutdown, each at its own moment.")
+        "gateway.drain_window",
+        flag: "--drain-window",
+        default: "5s",
+        in: .zero ... .seconds(600),
+        help: "Window over which watchers are sent away on shutdown, each at its own moment."
+    )
 
     // MARK: Worker
 
     static let workerQueues = Setting.texts(
-        "worker.queues", flag: "--queue", allowed: queueRule, help: "Queues to serve, the most important first.", where: isQueueName)
+        "worker.queues",
+        flag: "--queue",
+        allowed: queueRule,
+        help: "Queues to serve, the most important first.",
+        where: isQueueName
+    )
     static let workerPipeline = Setting.text(
-        "worker.pipeline", flag: "--pipeline", default: "generic", allowed: "the name of a pipeline",
-        help: "Pipeline of jobs that name one this worker does not know.")
+        "worker.pipeline",
+        flag: "--pipeline",
+        default: "generic",
+        allowed: "the name of a pipeline",
+        help: "Pipeline of jobs that name one this worker does not know."
+    )
     static let workerName = Setting.text(
-        "worker.name", flag: "--name", allowed: "1 to 64 characters of A-Z, a-z, 0-9, ., _ and -",
+        "worker.name",
+        flag: "--name",
+        allowed: "1 to 64 characters of A-Z, a-z, 0-9, ., _ and -",
         help: "Name of this worker; host name and process id when not set.",
-        where: { (1...64).contains($0.utf8.count) && $0.utf8.allSatisfy { isNameByte($0) || $0 == 46 || (65...90).contains($0) } })
+        where: { (1...64).contains($0.utf8.count) && $0.utf8.allSatisfy { isNameByte($0) || $0 == 46 || (65...90).contains($0) } }
+    )
     static let concurrency = Setting.integer(
-        "worker.concurrency", flag: "--concurrency", default: 1, in: 1...256, help: "Jobs run at the same time.")
+        "worker.concurrency",
+        flag: "--concurrency",
+        default: 1,
+        in: 1...256,
+        help: "Jobs run at the same time."
+    )
     static let workDirectory = Setting.text(
-        "worker.work_dir", flag: "--work-dir", default: ".headway/work", allowed: "a path",
-        help: "Directory for the inputs and outputs of running jobs; made when absent.")
+        "worker.work_dir",
+        flag: "--work-dir",
+        default: ".headway/work",
+        allowed: "a path",
+        help: "Directory for the inputs and outputs of running jobs; made when absent."
+    )
     static let updateRate = Setting.number(
-        "worker.update_rate", flag: "--update-rate", default: "4", in: 0.1...50, help: "Progress writes per second and job, at most.")
+        "worker.update_rate",
+        flag: "--update-rate",
+        default: "4",
+        in: 0.1...50,
+        help: "Progress writes per second and job, at most."
+    )
     static let workerGrace = Setting.duration(
-        "worker.shutdown_grace", flag: "--shutdown-grace", default: "30s", in: .zero ... .seconds(3600),
-        help: "On shutdown, time for running jobs to finish before they are handed back.")
+        "worker.shutdown_grace",
+        flag: "--shutdown-grace",
+        default: "30s",
+        in: .zero ... .seconds(3600),
+        help: "On shutdown, time for running jobs to finish before they are handed back."
+    )
     /// No flag and no environment form: it stands after `--`, or as a YAML list; a string could not be split safely.
     static let workerCommand = Setting.texts(
-        "worker.command", flag: "--", allowed: "a list: the program and its arguments", help: "What to run for each job.")
+        "worker.command",
+        flag: "--",
+        allowed: "a list: the program and its arguments",
+        help: "What to run for each job."
+    )
 
     // MARK: Clients
 
     static let gatewayURL = Setting.text(
-        "gateway.url", flag: "--gateway", default: "http://127.0.0.1:8080", allowed: "http://HOST[:PORT] or https://HOST[:PORT]",
-        help: "The gateway that clients and workers talk to.", where: { $0.hasPrefix("http://") || $0.hasPrefix("https://") })
+        "gateway.url",
+        flag: "--gateway",
+        default: "http://127.0.0.1:8080",
+        allowed: "http://HOST[:PORT] or https://HOST[:PORT]",
+        help: "The gateway that clients and workers talk to.",
+        where: { $0.hasPrefix("http://") || $0.hasPrefix("https://") }
+    )
     static let json = Setting.bool("client.json", flag: "--json", help: "Print JSON for programs instead of text for people.")
     static let lostAfter = Setting.duration(
-        "client.lost_after", flag: "--lost-after", default: "60s", in: .seconds(1) ... .seconds(86_400),
-        help: "Give up a watch after so long without any word from the gateway.")
+        "client.lost_after",
+        flag: "--lost-after",
+        default: "60s",
+        in: .seconds(1) ... .seconds(86_400),
+        help: "Give up a watch after so long without any word from the gateway."
+    )
     static let submitQueue = Setting.text(
-        "submit.queue", flag: "--queue", allowed: queueRule, help: "Queue of the new job.", where: isQueueName)
+        "submit.queue",
+        flag: "--queue",
+        allowed: queueRule,
+        help: "Queue of the new job.",
+        where: isQueueName
+    )
     static let submitPipeline = Setting.text(
-        "submit.pipeline", flag: "--pipeline", default: "generic", allowed: "the name of a pipeline", help: "Pipeline of the new job.")
+        "submit.pipeline",
+        flag: "--pipeline",
+        default: "generic",
+        allowed: "the name of a pipeline",
+        help: "Pipeline of the new job."
+    )
     static let submitParams = Setting.text(
-        "submit.params", flag: "--params", default: "{}", allowed: "a JSON object, or @ and the path of a file with one",
-        help: "What the generator is asked to do.")
+        "submit.params",
+        flag: "--params",
+        default: "{}",
+        allowed: "a JSON object, or @ and the path of a file with one",
+        help: "What the generator is asked to do."
+    )
     static let submitInputs = Setting.texts(
-        "submit.inputs", flag: "--input", default: [], allowed: "a path", help: "Files to upload for the job.")
+        "submit.inputs",
+        flag: "--input",
+        default: [],
+        allowed: "a path",
+        help: "Files to upload for the job."
+    )
     static let submitID = Setting.text(
-        "submit.id", flag: "--id", allowed: "1 to 128 characters of A-Z a-z 0-9 . _ : -", help: "Id of the new job; made up when not set.")
+        "submit.id",
+        flag: "--id",
+        allowed: "1 to 128 characters of A-Z a-z 0-9 . _ : -",
+        help: "Id of the new job; made up when not set."
+    )
     static let submitPriority = Setting.integer(
-        "submit.priority", flag: "--priority", default: nil, in: 0...9, help: "Priority of the new job; higher goes first.")
+        "submit.priority",
+        flag: "--priority",
+        default: nil,
+        in: 0...9,
+        help: "Priority of the new job; higher goes first."
+    )
     static let submitWatch = Setting.bool("submit.watch", flag: "--watch", help: "Stay and watch the job until it ends.")
     static let submitOutput = Setting.text(
-        "submit.output", flag: "--output", allowed: "a path", help: "With --watch: directory into which result files are downloaded.")
+        "submit.output",
+        flag: "--output",
+        allowed: "a path",
+        help: "With --watch: directory into which result files are downloaded."
+    )
     static let cancelReason = Setting.text(
-        "cancel.reason", flag: "--reason", allowed: "text", help: "Why; shown to everyone who watches.")
+        "cancel.reason",
+        flag: "--reason",
+        allowed: "text",
+        help: "Why; shown to everyone who watches."
+    )
     static let logsLimit = Setting.integer("logs.limit", flag: "--limit", default: 200, in: 1...10_000, help: "Newest lines to print.")
 
     // MARK: Dev
 
     static let devData = Setting.text(
-        "dev.data", flag: "--data", default: ".headway", allowed: "a path", help: "Directory of everything `headway dev` keeps.")
+        "dev.data",
+        flag: "--data",
+        default: ".headway",
+        allowed: "a path",
+        help: "Directory of everything `headway dev` keeps."
+    )
     static let devNoWorker = Setting.bool("dev.no_worker", flag: "--no-worker", help: "Start Redis and the gateway only.")
     static let devRedisServer = Setting.text(
-        "dev.redis_server", flag: "--redis-server", default: "redis-server", allowed: "a program name or path",
-        help: "The redis-server to start.")
+        "dev.redis_server",
+        flag: "--redis-server",
+        default: "redis-server",
+        allowed: "a program name or path",
+        help: "The redis-server to start."
+    )
 
     /// In the order of the documentation.
     static let all: [SettingInfo] = [

@@ -94,6 +94,7 @@ struct EventStreamParser {
         }
         guard hasData else { return nil }
         return .event(
-            ServerSentEvent(lastEventID: lastEventID, name: name.isEmpty ? "message" : name, data: String(decoding: data, as: UTF8.self)))
+            ServerSentEvent(lastEventID: lastEventID, name: name.isEmpty ? "message" : name, data: String(decoding: data, as: UTF8.self))
+        )
     }
 }

@@ -29,7 +29,10 @@ extension GatewayClient {
     func upload(_ path: String) async throws(CommandError) -> Upload {
         let file = try OpenFile.open(path)
         let answer = try await upload(
-            file, to: "/v1/uploads?name=\(Self.percentEncoded(file.name))", contentType: Self.contentType(ofName: file.name))
+            file,
+            to: "/v1/uploads?name=\(Self.percentEncoded(file.name))",
+            contentType: Self.contentType(ofName: file.name)
+        )
         guard answer.status == 201, let upload = try? JSONDecoder().decode(Upload.self, from: Data(answer.body.utf8)) else {
             throw refusal(answer, of: "upload of \(path)")
         }

@@ -102,7 +102,9 @@ struct GatewayClient: Sendable {
             return .usage("\(baseURL) is not a gateway's address; --gateway (HEADWAY_GATEWAY_URL) must be http://HOST[:PORT]")
         }
         return CommandError(
-            .linkLost, "no answer from the gateway at \(baseURL) (\(Self.reason(error))); is it running, is --gateway (HEADWAY_GATEWAY_URL) right?")
+            .linkLost,
+            "no answer from the gateway at \(baseURL) (\(Self.reason(error))); is it running, is --gateway (HEADWAY_GATEWAY_URL) right?"
+        )
     }
 
     private static func reason(_ error: any Error) -> String {

@@ -58,7 +58,8 @@ struct JobEvent: Sendable, Decodable, Equatable {
     var pipeline: String?
 
     private enum CodingKeys: String, CodingKey {
-        case job, seq, type, phase, percent, stage, step, steps, item, items, message, stalled, estimating, attempt, at, error, cancel, result
+        case job, seq, type, phase, percent, stage, step, steps, item, items, message, stalled, estimating, attempt, at, error, cancel,
+            result
         case queue, pipeline
         case phasePercent = "phase_percent"
         case percentPerS = "percent_per_s"

@@ -78,7 +78,10 @@ struct PipelineFile {
 
     /// The fields of a mapping with exactly these keys.
     private func fields(
-        of node: Node, in place: String, required: [String], optional: [String] = []
+        of node: Node,
+        in place: String,
+        required: [String],
+        optional: [String] = []
     ) throws(CommandError) -> [String: Node] {
         let allowed = required + optional
         guard case .mapping(let mapping) = node else {

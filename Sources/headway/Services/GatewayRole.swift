@@ -18,15 +18,21 @@ struct GatewayRole: Service {
     let onListening: @Sendable (Int) -> Void
 
     init(
-        _ settings: SettingsReader, data: String? = nil, queues: [String] = [], store: JobStore, redis: RedisConfiguration,
-        logger: Logger, onListening: @escaping @Sendable (Int) -> Void
+        _ settings: SettingsReader,
+        data: String? = nil,
+        queues: [String] = [],
+        store: JobStore,
+        redis: RedisConfiguration,
+        logger: Logger,
+        onListening: @escaping @Sendable (Int) -> Void
     ) throws(CommandError) {
         let address = try settings.value(Settings.listen)
         let isInsecure = try settings.value(Settings.insecure)
         guard isInsecure || Self.isLoopback(address.host) else {
             throw .usage(
                 "--listen \(address.host) can be reached from other machines and nothing asks who comes; "
-                    + "listen on 127.0.0.1 behind a proxy, or say --insecure (HEADWAY_GATEWAY_INSECURE)")
+                    + "listen on 127.0.0.1 behind a proxy, or say --insecure (HEADWAY_GATEWAY_INSECURE)"
+            )
         }
         var configuration = GatewayConfiguration()
         configuration.host = address.host
@@ -57,8 +63,13 @@ struct GatewayRole: Service {
             return
         }
         let server = GatewayServer(
-            configuration: configuration, store: store, redis: redis, registry: MetricsRegistry(),
-            group: MultiThreadedEventLoopGroup.singleton, logger: logger)
+            configuration: configuration,
+            store: store,
+            redis: redis,
+            registry: MetricsRegistry(),
+            group: MultiThreadedEventLoopGroup.singleton,
+            logger: logger
+        )
         try await withThrowingTaskGroup(of: Bool.self) { group in
             group.addTask {
                 try await server.run()

@@ -28,7 +28,8 @@ final class PrivateRedis: Service {
         guard let found = ProgramSearch.find(program, path: searchPath) else {
             throw CommandError(
                 .failed,
-                "\(program) is not installed; `apt-get install redis-server` installs it, --redis-server (HEADWAY_DEV_REDIS_SERVER) names another")
+                "\(program) is not installed; `apt-get install redis-server` installs it, --redis-server (HEADWAY_DEV_REDIS_SERVER) names another"
+            )
         }
         let directory = "\(data)/redis"
         try Directory.make(directory)
@@ -37,7 +38,12 @@ final class PrivateRedis: Service {
             throw .usage("\(socketPath) is too long for a unix socket (\(Limits.socketPathBytes) bytes); choose a shorter --data")
         }
         let redis = PrivateRedis(
-            program: found, directory: directory, socketPath: socketPath, lock: try takeLock(of: data), logger: logger)
+            program: found,
+            directory: directory,
+            socketPath: socketPath,
+            lock: try takeLock(of: data),
+            logger: logger
+        )
         await redis.endPredecessor()
         try await redis.launch()
         return redis
@@ -98,7 +104,10 @@ final class PrivateRedis: Service {
             }
             guard .now < deadline else {
                 await process.stop(grace: .seconds(1))
-                throw CommandError(.failed, "redis-server did not answer within \(Limits.privateRedisStartSeconds) s; see \(directory)/redis.log")
+                throw CommandError(
+                    .failed,
+                    "redis-server did not answer within \(Limits.privateRedisStartSeconds) s; see \(directory)/redis.log"
+                )
             }
             do {
                 try await Task.sleep(for: .milliseconds(10))

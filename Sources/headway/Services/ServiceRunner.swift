@@ -13,9 +13,14 @@ enum ServiceRunner {
     static func run(_ services: [any Service], logger: Logger) async throws {
         let configuration = ServiceGroupConfiguration(
             services: services.map {
-                .init(service: $0, successTerminationBehavior: .gracefullyShutdownGroup, failureTerminationBehavior: .gracefullyShutdownGroup)
+                .init(
+                    service: $0,
+                    successTerminationBehavior: .gracefullyShutdownGroup,
+                    failureTerminationBehavior: .gracefullyShutdownGroup
+                )
             },
-            logger: logger)
+            logger: logger
+        )
         let group = ServiceGroup(configuration: configuration)
         let signals = await UnixSignalsSequence(trapping: [.sigterm, .sigint])
         do {

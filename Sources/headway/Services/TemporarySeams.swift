@@ -18,7 +18,14 @@ struct GatewayConfiguration: Sendable {
     var isInsecure = false
 }
 final class GatewayServer: Service {
-    init(configuration: GatewayConfiguration, store: JobStore, redis: RedisConfiguration, registry: MetricsRegistry, group: any EventLoopGroup, logger: Logger) {}
+    init(
+        configuration: GatewayConfiguration,
+        store: JobStore,
+        redis: RedisConfiguration,
+        registry: MetricsRegistry,
+        group: any EventLoopGroup,
+        logger: Logger
+    ) {}
     func run() async throws {}
     func waitUntilListening() async throws -> SocketAddress { throw CommandError(.failed, "stub") }
 }
@@ -35,6 +42,15 @@ struct WorkerConfiguration: Sendable {
 protocol GeneratorBackend: Sendable {}
 struct SubprocessBackend: GeneratorBackend { init(command: [String]) {} }
 final class Worker: Service {
-    init(configuration: WorkerConfiguration, store: JobStore, redis: RedisConfiguration, pipelines: [Pipeline], backend: any GeneratorBackend, registry: MetricsRegistry, group: any EventLoopGroup, logger: Logger) {}
+    init(
+        configuration: WorkerConfiguration,
+        store: JobStore,
+        redis: RedisConfiguration,
+        pipelines: [Pipeline],
+        backend: any GeneratorBackend,
+        registry: MetricsRegistry,
+        group: any EventLoopGroup,
+        logger: Logger
+    ) {}
     func run() async throws {}
 }

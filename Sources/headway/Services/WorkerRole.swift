@@ -18,8 +18,15 @@ struct WorkerRole: Service {
     let onReady: @Sendable (String) -> Void
 
     init(
-        _ settings: SettingsReader, command: [String], queues: [String]? = nil, pipeline: String? = nil, workDirectory: String? = nil,
-        store: JobStore, redis: RedisConfiguration, logger: Logger, onReady: @escaping @Sendable (String) -> Void
+        _ settings: SettingsReader,
+        command: [String],
+        queues: [String]? = nil,
+        pipeline: String? = nil,
+        workDirectory: String? = nil,
+        store: JobStore,
+        redis: RedisConfiguration,
+        logger: Logger,
+        onReady: @escaping @Sendable (String) -> Void
     ) throws(CommandError) {
         pipelines = try Pipelines.load(settings)
         var configuration = WorkerConfiguration()
@@ -58,8 +65,15 @@ struct WorkerRole: Service {
             return
         }
         let worker = Worker(
-            configuration: configuration, store: store, redis: redis, pipelines: pipelines, backend: SubprocessBackend(command: command),
-            registry: MetricsRegistry(), group: MultiThreadedEventLoopGroup.singleton, logger: logger)
+            configuration: configuration,
+            store: store,
+            redis: redis,
+            pipelines: pipelines,
+            backend: SubprocessBackend(command: command),
+            registry: MetricsRegistry(),
+            group: MultiThreadedEventLoopGroup.singleton,
+            logger: logger
+        )
         onReady("worker \(configuration.name) serving \(configuration.queues.joined(separator: " "))")
         try await worker.run()
     }

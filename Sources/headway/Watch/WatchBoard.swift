@@ -29,8 +29,11 @@ final class WatchBoard: WatchSink {
         renderer = BarRenderer(glyphs: style.isUnicode ? .unicode : .ascii)
         state = Mutex(
             State(
-                views: jobs.map { JobView(job: $0, stages: stages[$0] ?? []) }, plain: PlainLines(namesJobs: jobs.count > 1),
-                terminal: LiveTerminal(output: output, hasColour: style.hasColour)))
+                views: jobs.map { JobView(job: $0, stages: stages[$0] ?? []) },
+                plain: PlainLines(namesJobs: jobs.count > 1),
+                terminal: LiveTerminal(output: output, hasColour: style.hasColour)
+            )
+        )
     }
 
     private var now: Duration { .now - start }

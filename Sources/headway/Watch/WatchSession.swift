@@ -79,7 +79,9 @@ struct WatchSession: Sendable {
                     board?.restore()
                     let left = jobs.filter { ends[$0] == nil }
                     let what = left.count == 1 ? "job \(left[0]) goes on" : "\(left.count) jobs go on"
-                    Output.error.line("headway: \(what); `headway watch \(left.joined(separator: " "))` shows it again, `headway cancel` ends it")
+                    Output.error.line(
+                        "headway: \(what); `headway watch \(left.joined(separator: " "))` shows it again, `headway cancel` ends it"
+                    )
                     group.cancelAll()
                     throw ExitCode(128 + signal)
                 case .drawn: break
@@ -97,7 +99,8 @@ struct WatchSession: Sendable {
         switch end {
         case .complete, .failed, .cancelled: break
         case .absent: Output.error.line("headway: job \(job): not known to the gateway, or no longer kept")
-        case .linkLost: Output.error.line("headway: job \(job): no word from \(gateway.baseURL) for \(DurationText.exact(options.lostAfter))")
+        case .linkLost:
+            Output.error.line("headway: job \(job): no word from \(gateway.baseURL) for \(DurationText.exact(options.lostAfter))")
         case .refused(let error): Output.error.line("headway: \(error.message)")
         }
     }
