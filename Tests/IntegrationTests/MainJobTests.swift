@@ -52,7 +52,7 @@ import Testing
         expectTruthful(events, end: "complete")
         #expect(events.contains { $0.type == "stage" || $0.type == "phase" })
         let model = "\(directory)/result/relief.glb"
-        let check = try run2(directory, ["-m", "unittest", "-q"], model: model)
+        let check = try checkModel(directory, model)
         #expect(try await check.process.waitForExit(within: .seconds(60)) == .status(0), "\(check.errors)")
         dev.process.signal(SIGTERM)
         #expect(try await dev.process.waitForExit(within: .seconds(20)) == .status(0))
@@ -60,7 +60,7 @@ import Testing
     }
 
     /// Parses the model with the example's own checker: closed mesh, normals, indices.
-    private func run2(_ directory: String, _ arguments: [String], model: String) throws -> HeadwayProcess {
+    private func checkModel(_ directory: String, _ model: String) throws -> HeadwayProcess {
         let path = "\(directory)/check"
         return HeadwayProcess(
             process: try ChildProcess(

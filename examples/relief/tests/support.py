@@ -73,6 +73,28 @@ class Model:
         return image
 
 
+def check_closed(model):
+    """Raises AssertionError unless the mesh is one closed surface that faces outwards."""
+    place = {}
+    corners = [place.setdefault(tuple(position), len(place)) for position in model.positions.tolist()]
+    edges = set()
+    for a, b, c in model.indices.tolist():
+        a, b, c = corners[a], corners[b], corners[c]
+        for edge in ((a, b), (b, c), (c, a)):
+            assert edge[0] != edge[1], "a triangle is degenerate"
+            assert edge not in edges, "an edge is used twice in one direction"
+            edges.add(edge)
+    for a, b in edges:
+        assert (b, a) in edges, "an edge has no opposite"
+    # Euler: one closed surface without holes.
+    assert len(place) - len(edges) // 2 + len(model.indices) == 2, "the surface has holes or parts"
+    a, b, c = (model.positions[model.indices[:, i]].astype(float) for i in range(3))
+    assert np.linalg.norm(np.cross(b - a, c - a), axis=1).min() > 0, "a triangle has no area"
+    span = model.positions.max(0) - model.positions.min(0)
+    volume = np.einsum("ij,ij->", a, np.cross(b, c)) / 6
+    assert 0 < volume < np.prod(span.astype(float)), "the surface does not face outwards"
+
+
 class Run:
     """One run under the protocol of a worker."""
 

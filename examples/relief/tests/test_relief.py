@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from support import DEADLINE_S, HERE, PHOTOS, SCRIPT, TINY, Model, Run, clean_up, encoded, gradient  # noqa: E402
+from support import DEADLINE_S, HERE, PHOTOS, SCRIPT, TINY, Model, Run, check_closed, clean_up, encoded, gradient  # noqa: E402
 
 STAGES = ["image_loading", "image_preprocessing", "shape_generation", "texture_synthesis", "mesh_export"]
 
@@ -41,28 +41,7 @@ class ModelTests(unittest.TestCase):
         self.assertEqual(set(np.unique(self.model.indices)), set(range(len(self.model.positions))))
 
     def test_the_mesh_is_closed_and_faces_outwards(self):
-        self.assert_closed(self.model)
-
-    def assert_closed(self, model):
-        place = {}
-        corners = [place.setdefault(tuple(position), len(place)) for position in model.positions.tolist()]
-        edges = set()
-        for a, b, c in model.indices.tolist():
-            a, b, c = corners[a], corners[b], corners[c]
-            for edge in ((a, b), (b, c), (c, a)):
-                self.assertNotEqual(edge[0], edge[1], "a triangle is degenerate")
-                self.assertNotIn(edge, edges, "an edge is used twice in one direction")
-                edges.add(edge)
-        for a, b in edges:
-            self.assertIn((b, a), edges, "an edge has no opposite")
-        # Euler: one closed surface without holes.
-        self.assertEqual(len(place) - len(edges) // 2 + len(model.indices), 2)
-        a, b, c = (model.positions[model.indices[:, i]].astype(float) for i in range(3))
-        self.assertGreater(np.linalg.norm(np.cross(b - a, c - a), axis=1).min(), 0)
-        span = model.positions.max(0) - model.positions.min(0)
-        volume = np.einsum("ij,ij->", a, np.cross(b, c)) / 6
-        self.assertGreater(volume, 0)
-        self.assertLess(volume, np.prod(span.astype(float)))
+        check_closed(self.model)
 
     def test_normals_are_unit_length_and_agree_with_the_winding(self):
         self.assertLess(np.abs(np.linalg.norm(self.model.normals.astype(float), axis=1) - 1).max(), 1e-5)
@@ -133,7 +112,7 @@ class ModelTests(unittest.TestCase):
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertIn("cat.glb", done.stdout.splitlines()[-1])
             self.assertNotIn("{", done.stdout)
-            self.assert_closed(Model(target.read_bytes()))
+            check_closed(Model(target.read_bytes()))
 
 
 class SolverTests(unittest.TestCase):
@@ -302,7 +281,7 @@ class ProtocolTests(unittest.TestCase):
             with self.subTest(size=picture.size):
                 run = Run(encoded(picture, "PNG"), {"size": 32, "sweeps": 20, "mesh": 16})
                 self.assertEqual(run.status, 0, run.errors)
-                ModelTests.assert_closed(self, run.model())
+                check_closed(run.model())
 
     def test_sigterm_ends_it_at_once_and_leaves_no_half_file(self):
         run = Run((PHOTOS / "cat.jpg").read_bytes(), {"size": 768, "sweeps": 20_000}, wait=False)
