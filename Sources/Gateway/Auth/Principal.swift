@@ -1,15 +1,17 @@
 import JobStore
 
-/// Who asks. Every route and every watch has one, from the first day; in this storey everybody is anonymous.
+/// Who is asking. Every route has one, also where everybody may do everything.
+///
+/// Jobs store the owner that submitted them; whoever reads or changes a job is compared with it, here and nowhere else.
 struct Principal: Sendable, Hashable {
+    /// Whose jobs this one submits.
     let owner: Owner
+    /// No credentials were shown.
     let isAnonymous: Bool
 
     static let anonymous = Principal(owner: .anonymous, isAnonymous: true)
 
-    /// May see a job of this owner.
     func mayView(_ owner: Owner) -> Bool { owner == self.owner }
 
-    /// May cancel or retry a job of this owner.
     func mayChange(_ owner: Owner) -> Bool { owner == self.owner }
 }
