@@ -1,0 +1,69 @@
+import JobStore
+import Logging
+import NIOCore
+import ProgressCore
+import RedisLink
+
+/// What the hub needs of Redis. Futures, not async functions: everything answers on the hub's own loop, in a known order, so
+/// that tests drive it with a clock of their own.
+protocol HubSource: AnyObject, Sendable {
+    /// Channel of a job's events.
+    func channel(of job: JobID) -> String
+    /// Succeeds when Redis has acknowledged all of them.
+    func subscribe(_ channels: [String]) -> EventLoopFuture<Void>
+    func unsubscribe(_ channels: [String])
+    func heads(_ jobs: [JobID]) -> EventLoopFuture<[JobHead?]>
+    func sequences(_ jobs: [JobID]) -> EventLoopFuture<[Int]>
+    func milestones(_ job: JobID, after: Int) -> EventLoopFuture<[Milestone]>
+    /// Names of the queues the jobs stand in; nil for absent jobs.
+    func queueNames(_ jobs: [JobID]) -> EventLoopFuture<[String?]>
+    /// Places in line (0 = next); nil for what does not wait in line.
+    func positions(_ places: [(job: JobID, queue: String)]) -> EventLoopFuture<[Int?]>
+}
+
+/// The real one: a subscriber connection and the job store.
+///
+/// Each read is one `Task` for a whole batch of jobs, on the cold path: events never come this way.
+final class RedisHubSource: HubSource {
+    private let store: JobStore
+    private let subscriber: RedisSubscriber
+    private let eventLoop: any EventLoop
+
+    init(store: JobStore, subscriber: RedisSubscriber) {
+        self.store = store
+        self.subscriber = subscriber
+        self.eventLoop = subscriber.eventLoop
+    }
+
+    func channel(of job: JobID) -> String { store.keys.live(job) }
+    func subscribe(_ channels: [String]) -> EventLoopFuture<Void> { subscriber.subscribe(channels) }
+    func unsubscribe(_ channels: [String]) { subscriber.unsubscribe(channels) }
+
+    func heads(_ jobs: [JobID]) -> EventLoopFuture<[JobHead?]> {
+        eventLoop.makeFutureWithTask { [store] in try await store.heads(jobs) }
+    }
+
+    func sequences(_ jobs: [JobID]) -> EventLoopFuture<[Int]> {
+        eventLoop.makeFutureWithTask { [store] in try await store.sequences(jobs) }
+    }
+
+    func milestones(_ job: JobID, after: Int) -> EventLoopFuture<[Milestone]> {
+        eventLoop.makeFutureWithTask { [store] in try await store.milestones(job, after: after) }
+    }
+
+    func queueNames(_ jobs: [JobID]) -> EventLoopFuture<[String?]> {
+        eventLoop.makeFutureWithTask { [store] in
+            var names: [String?] = []
+            for job in jobs { names.append(try await store.snapshot(job)?.fields["queue"]) }
+            return names
+        }
+    }
+
+    func positions(_ places: [(job: JobID, queue: String)]) -> EventLoopFuture<[Int?]> {
+        eventLoop.makeFutureWithTask { [store] in
+            var positions: [Int?] = []
+            for place in places { positions.append(try await store.position(place.job, queue: place.queue)) }
+            return positions
+        }
+    }
+}
