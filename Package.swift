@@ -20,7 +20,8 @@ func test(_ room: String, _ dependencies: [Target.Dependency] = []) -> Target {
     .testTarget(
         name: "\(room.prefix(1).uppercased())\(room.dropFirst())Tests",
         dependencies: [.byName(name: room)] + dependencies,
-        swiftSettings: swiftSettings)
+        swiftSettings: swiftSettings
+    )
 }
 
 let package = Package(
@@ -49,19 +50,22 @@ let package = Package(
         .target(
             name: "RedisLink",
             dependencies: ["CHiredis", nio("NIOCore"), nio("NIOPosix"), logging],
-            swiftSettings: swiftSettings),
+            swiftSettings: swiftSettings
+        ),
         .target(
             name: "JobStore",
             dependencies: ["ProgressCore", "RedisLink", "CCrypto", nio("NIOCore"), logging],
             resources: [.embedInCode("Scripts")],
-            swiftSettings: swiftSettings),
+            swiftSettings: swiftSettings
+        ),
         .target(
             name: "WorkerRuntime",
             dependencies: [
                 "ProgressCore", "RedisLink", "JobStore", "Telemetry", "CProcess", nio("NIOCore"), logging, lifecycle,
                 .product(name: "AsyncHTTPClient", package: "async-http-client"),
             ],
-            swiftSettings: swiftSettings),
+            swiftSettings: swiftSettings
+        ),
         .target(
             name: "Gateway",
             dependencies: [
@@ -69,7 +73,8 @@ let package = Package(
                 nio("NIOCore"), nio("NIOPosix"), nio("NIOHTTP1"), logging, lifecycle,
                 .product(name: "DequeModule", package: "swift-collections"),
             ],
-            swiftSettings: swiftSettings),
+            swiftSettings: swiftSettings
+        ),
         .executableTarget(
             name: "headway",
             dependencies: [
@@ -80,25 +85,31 @@ let package = Package(
                 .product(name: "AsyncHTTPClient", package: "async-http-client"),
             ],
             resources: [.embedInCode("Pipelines/builtin_pipelines.yaml")],
-            swiftSettings: swiftSettings),
+            swiftSettings: swiftSettings
+        ),
 
         // Tests
         .target(
             name: "TestSupport",
             dependencies: ["RedisLink", "JobStore", "WebSocketWire", nio("NIOCore"), nio("NIOPosix"), nio("NIOHTTP1"), logging],
-            swiftSettings: swiftSettings),
+            swiftSettings: swiftSettings
+        ),
         test("ProgressCore"),
         test("Telemetry", [logging]),
         test("WebSocketWire", [nio("NIOCore"), nio("NIOEmbedded")]),
         test("RedisLink", ["TestSupport", nio("NIOCore"), nio("NIOEmbedded"), nio("NIOPosix"), logging]),
         test("JobStore", ["ProgressCore", "RedisLink", "TestSupport", nio("NIOCore"), nio("NIOPosix"), logging]),
-        test("WorkerRuntime", ["ProgressCore", "RedisLink", "JobStore", "Telemetry", "TestSupport", nio("NIOCore"), nio("NIOPosix"), logging]),
+        test(
+            "WorkerRuntime",
+            ["ProgressCore", "RedisLink", "JobStore", "Telemetry", "TestSupport", nio("NIOCore"), nio("NIOPosix"), logging]
+        ),
         test(
             "Gateway",
             [
                 "ProgressCore", "RedisLink", "JobStore", "Telemetry", "WebSocketWire", "TestSupport", nio("NIOCore"),
                 nio("NIOEmbedded"), nio("NIOPosix"), nio("NIOHTTP1"), logging,
-            ]),
+            ]
+        ),
         test("headway", ["ProgressCore", "JobStore", "TestSupport", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
         .testTarget(
             name: "IntegrationTests",
@@ -106,6 +117,7 @@ let package = Package(
                 "ProgressCore", "RedisLink", "JobStore", "WebSocketWire", "TestSupport", "headway", nio("NIOCore"), nio("NIOPosix"),
                 nio("NIOHTTP1"), logging,
             ],
-            swiftSettings: swiftSettings),
+            swiftSettings: swiftSettings
+        ),
     ]
 )

@@ -71,8 +71,16 @@ extension WorkerRecord {
         func list(_ name: String) -> [String] { (fields[name] ?? "").split(separator: ",").map(String.init) }
         func number(_ name: String) -> Int { Int(fields[name] ?? "") ?? 0 }
         self.init(
-            id: id, host: fields["host"] ?? "", pid: number("pid"), version: fields["version"] ?? "", queues: list("queues"),
-            pipeline: fields["pipeline"] ?? "", concurrency: number("concurrency"), jobs: list("jobs"),
-            isDraining: fields["draining"] == "1", startedAtMs: number("started_at"))
+            id: id,
+            host: fields["host"] ?? "",
+            pid: number("pid"),
+            version: fields["version"] ?? "",
+            queues: list("queues"),
+            pipeline: fields["pipeline"] ?? "",
+            concurrency: number("concurrency"),
+            jobs: list("jobs"),
+            isDraining: fields["draining"] == "1",
+            startedAtMs: number("started_at")
+        )
     }
 }

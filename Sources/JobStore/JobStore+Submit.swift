@@ -33,7 +33,9 @@ extension JobStore {
             }
             let owner = Owner(reply.text(4) ?? "")
             return SubmitOutcome(
-                isNew: reply.status == "new", head: JobHead(job: job.id, seq: seq, phase: phase, owner: owner, body: body))
+                isNew: reply.status == "new",
+                head: JobHead(job: job.id, seq: seq, phase: phase, owner: owner, body: body)
+            )
         case "conflict":
             throw StoreError(.conflict, "the id \(job.id) is taken by another job: choose another id")
         case "gone":
@@ -56,10 +58,12 @@ extension JobStore {
             throw StoreError(.invalid, "reason: at most \(StoreLimits.textBytes) bytes")
         }
         let reply = try await run(
-            Scripts.cancel, keys: [keys.job(job)],
+            Scripts.cancel,
+            keys: [keys.job(job)],
             [
                 verb, .string(by), .string(reason ?? ""), .int(settings.cancelGrace.wholeMilliseconds), .string(keys.workerHintsPrefix),
-            ])
+            ]
+        )
         switch reply.status {
         case "absent": return .absent
         case "cancelled": return .cancelled

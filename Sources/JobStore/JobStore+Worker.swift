@@ -12,11 +12,13 @@ extension JobStore {
         var nextDueMs: Int?
         for partition in 0..<keys.partitions {
             let reply = try await run(
-                Scripts.claim, keys: [keys.queue(queue, .ready, partition: partition)] + wakeKey(queue),
+                Scripts.claim,
+                keys: [keys.queue(queue, .ready, partition: partition)] + wakeKey(queue),
                 [
                     verb, .string(queue), .string(worker), .string(nonce), .int(settings.lease.wholeMilliseconds),
                     .string(hex(UInt32.random(in: 0...UInt32.max))),
-                ])
+                ]
+            )
             switch reply.status {
             case "job": return .job(try claim(from: reply, queue: queue, worker: worker))
             case "paused": return .paused
@@ -28,14 +30,24 @@ extension JobStore {
     }
 
     private func claim(from reply: ScriptReply, queue: String, worker: String) throws(StoreError) -> Claim {
-        guard reply.values.count == 14, let job = reply.text(1).flatMap({ JobID($0) }), let fence = reply.text(2), let attempt = reply.int(3),
+        guard reply.values.count == 14, let job = reply.text(1).flatMap({ JobID($0) }), let fence = reply.text(2),
+            let attempt = reply.int(3),
             let maxAttempts = reply.int(4), let pipeline = reply.text(5), let createdAtMs = reply.int(13)
         else { throw reply.unexpected }
         return Claim(
-            lease: Lease(job: job, queue: queue, fence: fence, worker: worker), attempt: attempt, maxAttempts: maxAttempts,
-            pipeline: pipeline, owner: Owner(reply.text(6) ?? ""), paramsJSON: reply.text(7) ?? "{}", jobClass: reply.text(8),
-            isCold: reply.text(9).map { $0 == "1" }, planJSON: reply.text(10), maxRuntimeMs: reply.int(11), traceparent: reply.text(12),
-            createdAtMs: createdAtMs)
+            lease: Lease(job: job, queue: queue, fence: fence, worker: worker),
+            attempt: attempt,
+            maxAttempts: maxAttempts,
+            pipeline: pipeline,
+            owner: Owner(reply.text(6) ?? ""),
+            paramsJSON: reply.text(7) ?? "{}",
+            jobClass: reply.text(8),
+            isCold: reply.text(9).map { $0 == "1" },
+            planJSON: reply.text(10),
+            maxRuntimeMs: reply.int(11),
+            traceparent: reply.text(12),
+            createdAtMs: createdAtMs
+        )
     }
 
     /// Blocks until one of the queues may have work, at most `atMost`. A wake-up is a hint: `claim` decides.
@@ -53,7 +65,11 @@ extension JobStore {
     public func heartbeat(_ lease: Lease) async throws(StoreError) -> LeaseStatus {
         try status(
             of: await run(
-                Scripts.heartbeat, keys: [keys.job(lease.job)], [.string(lease.fence), .int(settings.lease.wholeMilliseconds)]))
+                Scripts.heartbeat,
+                keys: [keys.job(lease.job)],
+                [.string(lease.fence), .int(settings.lease.wholeMilliseconds)]
+            )
+        )
     }
 
     /// Writes the whole progress of the job and renews the lease.
@@ -63,8 +79,10 @@ extension JobStore {
     /// - Throws: `.invalid` for a phase before the job's, a terminal phase or a value over its limit.
     public func advance(_ lease: Lease, write: Int, to state: ProgressState) async throws(StoreError) -> AdvanceOutcome {
         let reply = try await run(
-            Scripts.advance, keys: [keys.job(lease.job)],
-            [verb, .string(lease.fence), .int(write), .int(settings.lease.wholeMilliseconds)] + WireState.arguments(state))
+            Scripts.advance,
+            keys: [keys.job(lease.job)],
+            [verb, .string(lease.fence), .int(write), .int(settings.lease.wholeMilliseconds)] + WireState.arguments(state)
+        )
         switch reply.status {
         case "ok":
             guard let seq = reply.int(1) else { throw reply.unexpected }
@@ -80,12 +98,17 @@ extension JobStore {
     public func appendLog(_ lease: Lease, _ lines: [LogLine], droppedBefore: Int) async throws(StoreError) -> LeaseStatus {
         guard lines.count <= StoreLimits.logLinesPerWrite, lines.allSatisfy({ $0.text.utf8.count <= StoreLimits.logLineBytes }) else {
             throw StoreError(
-                .invalid, "log: at most \(StoreLimits.logLinesPerWrite) lines of \(StoreLimits.logLineBytes) bytes per write")
+                .invalid,
+                "log: at most \(StoreLimits.logLinesPerWrite) lines of \(StoreLimits.logLineBytes) bytes per write"
+            )
         }
         return try status(
             of: await run(
-                Scripts.log, keys: [keys.job(lease.job)],
-                [verb, .string(lease.fence), .int(droppedBefore)] + lines.flatMap { [.string($0.stream), .string($0.text)] }))
+                Scripts.log,
+                keys: [keys.job(lease.job)],
+                [verb, .string(lease.fence), .int(droppedBefore)] + lines.flatMap { [.string($0.stream), .string($0.text)] }
+            )
+        )
     }
 
     /// Replaces the preview image (PNG, JPEG or WebP).
@@ -103,15 +126,20 @@ extension JobStore {
     ///
     /// - Parameter resultJSON: a JSON object, validated by the caller, at most `StoreLimits.resultBytes`.
     public func finish(
-        _ lease: Lease, as end: FinishOutcome, resultJSON: String?, stagesMs: [(stage: String, ms: Int)]
+        _ lease: Lease,
+        as end: FinishOutcome,
+        resultJSON: String?,
+        stagesMs: [(stage: String, ms: Int)]
     ) async throws(StoreError) -> FinishStatus {
         guard (resultJSON ?? "").utf8.count <= StoreLimits.resultBytes else {
             throw StoreError(.invalid, "result: at most \(StoreLimits.resultBytes) bytes")
         }
         let phase: Phase = end == .complete ? .complete : .cancelled
         let reply = try await run(
-            Scripts.finish, keys: [keys.job(lease.job)],
-            [verb, .string(lease.fence), .string(phase.rawValue), .string(resultJSON ?? ""), .string(stagesJSON(stagesMs))])
+            Scripts.finish,
+            keys: [keys.job(lease.job)],
+            [verb, .string(lease.fence), .string(phase.rawValue), .string(resultJSON ?? ""), .string(stagesJSON(stagesMs))]
+        )
         switch reply.status {
         case "ok": return .done
         case "lost": return .lost
@@ -122,11 +150,13 @@ extension JobStore {
     /// The attempt failed: the next one after a back-off, or FAILED for good. Repeating it is harmless.
     public func fail(_ lease: Lease, error: JobError, stagesMs: [(stage: String, ms: Int)]) async throws(StoreError) -> FailStatus {
         let reply = try await run(
-            Scripts.fail, keys: [keys.job(lease.job)] + wakeKey(lease.queue),
+            Scripts.fail,
+            keys: [keys.job(lease.job)] + wakeKey(lease.queue),
             [
                 verb, .string(lease.fence), .string(error.json), error.isRecoverable ? "1" : "0", .int(Int.random(in: 0..<1_000_000)),
                 .string(stagesJSON(stagesMs)),
-            ])
+            ]
+        )
         switch reply.status {
         case "retry":
             guard let attempt = reply.int(1), let delayMs = reply.int(2) else { throw reply.unexpected }
@@ -140,7 +170,8 @@ extension JobStore {
     /// Hands the job back to the head of its band, for a worker that shuts down. Uses no attempt of the job's budget.
     public func release(_ lease: Lease) async throws(StoreError) -> LeaseStatus {
         try status(
-            of: await run(Scripts.release, keys: [keys.job(lease.job)] + wakeKey(lease.queue), [verb, .string(lease.fence)]))
+            of: await run(Scripts.release, keys: [keys.job(lease.job)] + wakeKey(lease.queue), [verb, .string(lease.fence)])
+        )
     }
 
     /// Ends what ran out of time and hands on what lost its worker, in every partition of `queue`. Cheap when another process
@@ -149,8 +180,10 @@ extension JobStore {
         var report = ReapReport()
         for partition in 0..<keys.partitions {
             let reply = try await run(
-                Scripts.reap, keys: [keys.queue(queue, .meta, partition: partition)] + wakeKey(queue),
-                [verb, .string(queue), .int(settings.reapInterval.wholeMilliseconds)])
+                Scripts.reap,
+                keys: [keys.queue(queue, .meta, partition: partition)] + wakeKey(queue),
+                [verb, .string(queue), .int(settings.reapInterval.wholeMilliseconds)]
+            )
             if reply.status == "skipped" {
                 report.skipped = true
             } else {

@@ -36,7 +36,9 @@ public struct JobStore: Sendable {
         }
         if let policy = info["maxmemory_policy"], policy != "noeviction", info["maxmemory"] != "0" {
             throw StoreError(
-                .incompatible, "Redis evicts keys (maxmemory-policy \(policy)) and would lose jobs: set maxmemory-policy noeviction")
+                .incompatible,
+                "Redis evicts keys (maxmemory-policy \(policy)) and would lose jobs: set maxmemory-policy noeviction"
+            )
         }
         if info["aof_enabled"] == "0" {
             warnings.append(StoreWarning(description: "Redis runs without append-only file: jobs do not survive its restart"))
@@ -63,12 +65,14 @@ public struct JobStore: Sendable {
             let version = found.first?.string ?? "nothing"
             throw StoreError(
                 .incompatible,
-                "this Redis holds key schema \(version), this program speaks \(Self.schemaVersion): run a matching version or another prefix")
+                "this Redis holds key schema \(version), this program speaks \(Self.schemaVersion): run a matching version or another prefix"
+            )
         }
         guard found[1].int == keys.partitions else {
             throw StoreError(
                 .incompatible,
-                "this Redis was set up with \(found[1].string ?? "?") partitions, this process is configured for \(keys.partitions)")
+                "this Redis was set up with \(found[1].string ?? "?") partitions, this process is configured for \(keys.partitions)"
+            )
         }
     }
 

@@ -41,8 +41,11 @@ public struct LiveEvent: Sendable {
             guard let phase = Self.phase(digit: bytes[18]) else { return nil }
             return (seq, kind, phase)
         }
-        guard let parsed, let body = payload.getSlice(
-            at: payload.readerIndex + Self.headerLength, length: payload.readableBytes - Self.headerLength)
+        guard let parsed,
+            let body = payload.getSlice(
+                at: payload.readerIndex + Self.headerLength,
+                length: payload.readableBytes - Self.headerLength
+            )
         else { return nil }
         self.seq = parsed.seq
         self.kind = parsed.kind

@@ -270,8 +270,16 @@ public struct WorkerRecord: Sendable, Hashable {
     public var isDraining: Bool
     public var startedAtMs: Int
     public init(
-        id: String, host: String, pid: Int, version: String, queues: [String], pipeline: String, concurrency: Int,
-        jobs: [String] = [], isDraining: Bool = false, startedAtMs: Int
+        id: String,
+        host: String,
+        pid: Int,
+        version: String,
+        queues: [String],
+        pipeline: String,
+        concurrency: Int,
+        jobs: [String] = [],
+        isDraining: Bool = false,
+        startedAtMs: Int
     ) {
         self.id = id
         self.host = host

@@ -76,14 +76,23 @@ final class Deployment: Sendable {
         let path = "\(directory)/\(name)"
         return HeadwayProcess(
             process: try ChildProcess(
-                try Self.binary, arguments, environment: environment, outputPath: path + ".out", errorPath: path + ".err"),
-            outputPath: path + ".out", errorPath: path + ".err")
+                try Self.binary,
+                arguments,
+                environment: environment,
+                outputPath: path + ".out",
+                errorPath: path + ".err"
+            ),
+            outputPath: path + ".out",
+            errorPath: path + ".err"
+        )
     }
 
     /// Starts a gateway; `port` 0 picks one.
     func gateway(_ name: String = "gateway", port: Int = 0) async throws -> Gateway {
         let process = try headway(
-            name, ["gateway", "--redis", redis.url, "--listen", "127.0.0.1:\(port)", "--data", "\(directory)/data"])
+            name,
+            ["gateway", "--redis", redis.url, "--listen", "127.0.0.1:\(port)", "--data", "\(directory)/data"]
+        )
         let line = try await process.line(startingWith: "listening http://127.0.0.1:")
         guard let port = line.split(separator: ":").last.flatMap({ Int($0) }) else {
             throw TestSupportError(.process, "the gateway said '\(line)'")
@@ -99,9 +108,15 @@ final class Deployment: Sendable {
 
     /// Starts a worker that runs the test generator.
     func worker(
-        _ name: String = "worker", pipeline: String = "generic", gateway: Gateway? = nil, command: [String]? = nil, flags: [String] = []
+        _ name: String = "worker",
+        pipeline: String = "generic",
+        gateway: Gateway? = nil,
+        command: [String]? = nil,
+        flags: [String] = []
     ) async throws -> HeadwayProcess {
-        var arguments = ["worker", "--redis", redis.url, "--queue", "gpu", "--pipeline", pipeline, "--work-dir", "\(directory)/\(name)-work"]
+        var arguments = [
+            "worker", "--redis", redis.url, "--queue", "gpu", "--pipeline", pipeline, "--work-dir", "\(directory)/\(name)-work",
+        ]
         if let gateway { arguments += ["--gateway", gateway.url] }
         arguments += flags + ["--"] + (command ?? ["python3", Self.file("Tests/Fixtures/generators/steps.py")])
         let process = try headway(name, arguments)
@@ -119,10 +134,14 @@ final class Deployment: Sendable {
     }
 
     func waitForEnd(_ job: JobID, within limit: Duration = .seconds(60)) async throws -> JobSnapshot {
-        try await eventually(within: limit, "the end of \(job)", produce: {
-            guard let snapshot = try? await self.store.snapshot(job), snapshot.phase.isTerminal else { return nil }
-            return snapshot
-        })
+        try await eventually(
+            within: limit,
+            "the end of \(job)",
+            produce: {
+                guard let snapshot = try? await self.store.snapshot(job), snapshot.phase.isTerminal else { return nil }
+                return snapshot
+            }
+        )
     }
 
     /// Waits until the job shows at least so many percent.
@@ -145,11 +164,15 @@ struct HeadwayProcess: Sendable {
 
     /// Waits for a line of stdout.
     func line(startingWith prefix: String, within limit: Duration = .seconds(20)) async throws -> String {
-        try await eventually(within: limit, "a line '\(prefix)…'; stderr: \(errors)", produce: {
-            if let line = output.split(separator: "\n").first(where: { $0.hasPrefix(prefix) }) { return String(line) }
-            if let exit = process.exit { throw TestSupportError(.process, "it ended with \(exit): \(errors)") }
-            return nil
-        })
+        try await eventually(
+            within: limit,
+            "a line '\(prefix)…'; stderr: \(errors)",
+            produce: {
+                if let line = output.split(separator: "\n").first(where: { $0.hasPrefix(prefix) }) { return String(line) }
+                if let exit = process.exit { throw TestSupportError(.process, "it ended with \(exit): \(errors)") }
+                return nil
+            }
+        )
     }
 
     private func read(_ path: String) -> String {

@@ -25,15 +25,22 @@ import Testing
                 [
                     "-c", "cd '\(Deployment.file(""))' && exec \"$0\" \"$@\"", try Deployment.binary, "dev", "--listen", "127.0.0.1:0",
                     "--data", "\(directory)/data",
-                ] + flags, outputPath: path + ".out", errorPath: path + ".err"),
-            outputPath: path + ".out", errorPath: path + ".err")
+                ] + flags,
+                outputPath: path + ".out",
+                errorPath: path + ".err"
+            ),
+            outputPath: path + ".out",
+            errorPath: path + ".err"
+        )
     }
 
     private func run(_ directory: String, _ name: String, _ arguments: [String]) throws -> HeadwayProcess {
         let path = "\(directory)/\(name)"
         return HeadwayProcess(
             process: try ChildProcess(try Deployment.binary, arguments, outputPath: path + ".out", errorPath: path + ".err"),
-            outputPath: path + ".out", errorPath: path + ".err")
+            outputPath: path + ".out",
+            errorPath: path + ".err"
+        )
     }
 
     @Test func aPhotographBecomesAModel() async throws {
@@ -42,11 +49,14 @@ import Testing
         let dev = try dev(directory)
         let url = String(try await dev.line(startingWith: "listening ").dropFirst("listening ".count))
         let submit = try run(
-            directory, "submit",
+            directory,
+            "submit",
             [
-                "submit", "--gateway", url, "--queue", "relief", "--pipeline", "relief", "--params", "{\"size\":96,\"sweeps\":120}", "--input",
+                "submit", "--gateway", url, "--queue", "relief", "--pipeline", "relief", "--params", "{\"size\":96,\"sweeps\":120}",
+                "--input",
                 try firstPhoto(), "--watch", "--json", "--output", "\(directory)/result",
-            ])
+            ]
+        )
         #expect(try await submit.process.waitForExit(within: .seconds(90)) == .status(0), "\(submit.errors)\n\(dev.errors)")
         let events = try WireEvent.lines(submit.output)
         expectTruthful(events, end: "complete")
@@ -64,9 +74,14 @@ import Testing
         let path = "\(directory)/check"
         return HeadwayProcess(
             process: try ChildProcess(
-                Deployment.file(".venv/bin/python3"), [Deployment.file("examples/relief/tests/glb_check.py"), model],
-                outputPath: path + ".out", errorPath: path + ".err"),
-            outputPath: path + ".out", errorPath: path + ".err")
+                Deployment.file(".venv/bin/python3"),
+                [Deployment.file("examples/relief/tests/glb_check.py"), model],
+                outputPath: path + ".out",
+                errorPath: path + ".err"
+            ),
+            outputPath: path + ".out",
+            errorPath: path + ".err"
+        )
     }
 
     @Test func aCorruptPhotographFailsWithWhatToChange() async throws {
@@ -81,8 +96,10 @@ import Testing
         fwrite(bytes, 1, bytes.count, file)
         fclose(file)
         let submit = try run(
-            directory, "submit",
-            ["submit", "--gateway", url, "--queue", "relief", "--pipeline", "relief", "--input", path, "--watch", "--json"])
+            directory,
+            "submit",
+            ["submit", "--gateway", url, "--queue", "relief", "--pipeline", "relief", "--input", path, "--watch", "--json"]
+        )
         #expect(try await submit.process.waitForExit(within: .seconds(60)) == .status(1), "\(submit.errors)")
         #expect(submit.output.contains("bad_image"))
         dev.process.signal(SIGTERM)

@@ -27,7 +27,8 @@ import Testing
             // The claim nonce lives 2 minutes by design; the rest must be the keys that the contract names.
             let left = try await fixture.keyNames().filter { !$0.hasPrefix("headway:{0}:claim:") }
             #expect(
-                left == ["headway:meta", "headway:queues", "headway:{0}:ended", "headway:{0}:queue:gpu:meta", "headway:{wake}:gpu"])
+                left == ["headway:meta", "headway:queues", "headway:{0}:ended", "headway:{0}:queue:gpu:meta", "headway:{wake}:gpu"]
+            )
             for key in try await fixture.keyNames() where key.hasPrefix("headway:{0}:claim:") {
                 #expect((try await fixture.redis.send(["PTTL", .string(key)]).int ?? -1) > 0)
             }
@@ -84,7 +85,11 @@ import Testing
             let lease = try await fixture.claim().lease
             let line = String(repeating: "x", count: StoreLimits.logLineBytes)
             for _ in 0..<5 {
-                _ = try await fixture.store.appendLog(lease, Array(repeating: LogLine(stream: "stderr", text: line), count: 100), droppedBefore: 3)
+                _ = try await fixture.store.appendLog(
+                    lease,
+                    Array(repeating: LogLine(stream: "stderr", text: line), count: 100),
+                    droppedBefore: 3
+                )
             }
             _ = try await fixture.store.appendLog(lease, [LogLine(stream: "stdout", text: "last")], droppedBefore: 0)
             let lines = try await fixture.store.logs(job, limit: 10_000)

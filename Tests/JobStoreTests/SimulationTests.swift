@@ -17,8 +17,11 @@ import Testing
         try await StoreFixture.with(settings: settings) { fixture in
             let recorder = Recorder(keys: fixture.store.keys)
             let subscriber = RedisSubscriber(
-                configuration: fixture.server.configuration(), eventLoop: MultiThreadedEventLoopGroup.singleton.next(), logger: .quiet,
-                delegate: recorder)
+                configuration: fixture.server.configuration(),
+                eventLoop: MultiThreadedEventLoopGroup.singleton.next(),
+                logger: .quiet,
+                delegate: recorder
+            )
             let running = Task { try await subscriber.run() }  // ended below
             defer { running.cancel() }
             let jobs = try (0..<20).map { try fixture.job("job-\($0)") }
@@ -31,7 +34,10 @@ import Testing
             }
             for job in jobs { Self.check(recorder.events(job), ends[job], seed: seed) }
             for part in ["ready", "delayed", "leases", "deadlines"] {
-                #expect(try await fixture.redis.send(["ZCARD", .string("headway:{0}:queue:gpu:\(part)")]).int == 0, "seed \(seed): \(part)")
+                #expect(
+                    try await fixture.redis.send(["ZCARD", .string("headway:{0}:queue:gpu:\(part)")]).int == 0,
+                    "seed \(seed): \(part)"
+                )
             }
         }
     }
@@ -68,8 +74,10 @@ import Testing
                 let percent = min(100, max(0, leases[index].percent))
                 let phase: Phase = percent < 10 ? .analyzing : percent < 80 ? .generating : .postProcessing
                 _ = try? await store.advance(
-                    leases[index].lease, write: leases[index].write,
-                    to: ProgressState(phase: phase, phasePercent: percent, percent: percent, stage: "s\(Int(percent) / 20)"))
+                    leases[index].lease,
+                    write: leases[index].write,
+                    to: ProgressState(phase: phase, phasePercent: percent, percent: percent, stage: "s\(Int(percent) / 20)")
+                )
             case 75..<85:
                 guard let index = leases.indices.randomElement(using: &random) else { continue }
                 let lease = leases[index].lease
@@ -88,7 +96,11 @@ import Testing
                 if let index = leases.indices.randomElement(using: &random) { leases.remove(at: index) }
             default:
                 _ = try await store.reap(queue: "gpu")
-                if calm { _ = try await fixture.redis.send(["ZADD", "headway:{0}:queue:gpu:delayed", "XX", "1", .string(jobs[step % jobs.count].text)]) }
+                if calm {
+                    _ = try await fixture.redis.send([
+                        "ZADD", "headway:{0}:queue:gpu:delayed", "XX", "1", .string(jobs[step % jobs.count].text),
+                    ])
+                }
             }
         }
     }

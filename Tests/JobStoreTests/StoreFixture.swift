@@ -22,7 +22,9 @@ struct StoreFixture: Sendable {
     }
 
     static func with(
-        _ options: RedisServer.Options = .init(), settings: StoreSettings = .init(), _ body: (StoreFixture) async throws -> Void
+        _ options: RedisServer.Options = .init(),
+        settings: StoreSettings = .init(),
+        _ body: (StoreFixture) async throws -> Void
     ) async throws {
         let server = try await RedisServer.start(options)
         let group = MultiThreadedEventLoopGroup.singleton
@@ -42,7 +44,10 @@ struct StoreFixture: Sendable {
     }
 
     func submit(
-        _ id: String, queue: String = "gpu", params: String = "{}", change: (inout JobSubmission) -> Void = { _ in }
+        _ id: String,
+        queue: String = "gpu",
+        params: String = "{}",
+        change: (inout JobSubmission) -> Void = { _ in }
     ) async throws -> JobID {
         let job = try job(id)
         var submission = JobSubmission(id: job, queue: queue, pipeline: "relief", owner: .anonymous, paramsJSON: params)
@@ -57,7 +62,8 @@ struct StoreFixture: Sendable {
     }
 
     /// Claims, and fails the test when there is nothing.
-    func claim(_ queue: String = "gpu", worker: String = "w1", nonce: String = "\(UInt64.random(in: 0...UInt64.max))") async throws -> Claim {
+    func claim(_ queue: String = "gpu", worker: String = "w1", nonce: String = "\(UInt64.random(in: 0...UInt64.max))") async throws -> Claim
+    {
         guard case .job(let claim) = try await store.claim(queue: queue, worker: worker, nonce: nonce) else {
             throw TestSupportError(.timedOut, "nothing to claim in \(queue)")
         }

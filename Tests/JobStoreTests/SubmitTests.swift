@@ -30,7 +30,12 @@ import Testing
     @Test func anIdempotencyKeyOutlivesItsJob() async throws {
         try await StoreFixture.with { fixture in
             var submission = JobSubmission(
-                id: try fixture.job("k-1"), queue: "gpu", pipeline: "relief", owner: .anonymous, paramsJSON: "{}")
+                id: try fixture.job("k-1"),
+                queue: "gpu",
+                pipeline: "relief",
+                owner: .anonymous,
+                paramsJSON: "{}"
+            )
             submission.isIdempotent = true
             _ = try await fixture.store.submit(submission)
             _ = try await fixture.redis.send(["DEL", "headway:{0}:job:k-1"])

@@ -68,7 +68,9 @@ struct WireStateTests {
     }
 
     @Test func percentsAreTenthsWithinBounds() {
-        let cases: [(Double, Int)] = [(0, 0), (0.04, 0), (0.05, 1), (61.3, 613), (100, 1000), (1e300, 1000), (-5, 0), (.nan, 0), (.infinity, 1000)]
+        let cases: [(Double, Int)] = [
+            (0, 0), (0.04, 0), (0.05, 1), (61.3, 613), (100, 1000), (1e300, 1000), (-5, 0), (.nan, 0), (.infinity, 1000),
+        ]
         for (percent, tenths) in cases { #expect(WireState.tenths(percent) == tenths) }
     }
 }

@@ -13,10 +13,17 @@ import Testing
             let job = try await fixture.submit("a", params: "{\"prompt\":\"a/b \\\"c\\\"\"}")
             let claim = try await fixture.claim()
             #expect(claim.lease.job == job && claim.attempt == 1 && claim.paramsJSON == "{\"prompt\":\"a/b \\\"c\\\"\"}")
-            #expect(try await store.advance(claim.lease, write: 1, to: .generating(12.34)) == .accepted(seq: 2, wasClamped: false, cancel: nil))
-            #expect(try await store.advance(claim.lease, write: 2, to: .generating(50)) == .accepted(seq: 3, wasClamped: false, cancel: nil))
+            #expect(
+                try await store.advance(claim.lease, write: 1, to: .generating(12.34)) == .accepted(seq: 2, wasClamped: false, cancel: nil)
+            )
+            #expect(
+                try await store.advance(claim.lease, write: 2, to: .generating(50)) == .accepted(seq: 3, wasClamped: false, cancel: nil)
+            )
             #expect(try await store.heartbeat(claim.lease) == .held)
-            #expect(try await store.finish(claim.lease, as: .complete, resultJSON: "{\"files\":[]}", stagesMs: [("shape_generation", 7)]) == .done)
+            #expect(
+                try await store.finish(claim.lease, as: .complete, resultJSON: "{\"files\":[]}", stagesMs: [("shape_generation", 7)])
+                    == .done
+            )
             let snapshot = try await fixture.snapshot(job)
             #expect(snapshot.phase == .complete && snapshot.seq == 4)
             #expect(snapshot.fields["percent"] == "100.0" && snapshot.fields["result"] == "{\"files\":[]}")
@@ -45,7 +52,9 @@ import Testing
             let lease = try await fixture.claim().lease
             _ = try await fixture.store.advance(lease, write: 1, to: .generating(10))
             let before = try await fixture.snapshot(job)
-            #expect(try await fixture.store.advance(lease, write: 1, to: .generating(90)) == .accepted(seq: 2, wasClamped: false, cancel: nil))
+            #expect(
+                try await fixture.store.advance(lease, write: 1, to: .generating(90)) == .accepted(seq: 2, wasClamped: false, cancel: nil)
+            )
             #expect(try await fixture.snapshot(job).body == before.body)
             _ = try await fixture.store.finish(lease, as: .complete, resultJSON: nil, stagesMs: [])
             #expect(try await fixture.store.finish(lease, as: .complete, resultJSON: nil, stagesMs: []) == .done)
@@ -60,7 +69,8 @@ import Testing
             _ = try await fixture.store.advance(lease, write: 1, to: .generating(40))
             #expect(
                 try await fixture.store.advance(lease, write: 2, to: .generating(30, stage: "texture"))
-                    == .accepted(seq: 3, wasClamped: true, cancel: nil))
+                    == .accepted(seq: 3, wasClamped: true, cancel: nil)
+            )
             let snapshot = try await fixture.snapshot(job)
             #expect(snapshot.fields["percent"] == "40.0" && snapshot.fields["stage"] == "texture")
             #expect(try await fixture.store.milestones(job, after: 2).map(\.seq) == [3], "the milestone of a clamped write still passes")
@@ -106,7 +116,9 @@ import Testing
             #expect(snapshot.fields["error"]?.contains("worker_lost") == true)
             #expect(try await fixture.store.queues().isEmpty)
             try await fixture.store.registerQueues(["gpu"])
-            #expect(try await fixture.store.queues() == [QueueStatus(name: "gpu", ready: 0, delayed: 0, running: 0, dead: 1, isPaused: false)])
+            #expect(
+                try await fixture.store.queues() == [QueueStatus(name: "gpu", ready: 0, delayed: 0, running: 0, dead: 1, isPaused: false)]
+            )
         }
     }
 
@@ -140,7 +152,11 @@ import Testing
             let lease = try await fixture.claim().lease
             let error = JobError(code: "bad_image", message: "not an image", isRecoverable: false)
             #expect(try await fixture.store.fail(lease, error: error, stagesMs: []) == .dead)
-            #expect(try await fixture.snapshot(job).body.contains("\"error\":{\"code\":\"bad_image\",\"message\":\"not an image\",\"recoverable\":false}"))
+            #expect(
+                try await fixture.snapshot(job).body.contains(
+                    "\"error\":{\"code\":\"bad_image\",\"message\":\"not an image\",\"recoverable\":false}"
+                )
+            )
         }
     }
 

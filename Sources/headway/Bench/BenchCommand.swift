@@ -7,11 +7,13 @@ import ProgressCore
 /// `headway bench`
 struct BenchCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "bench", abstract: "Measure a deployment: how long an update takes from a worker's write to a watcher's socket.",
+        commandName: "bench",
+        abstract: "Measure a deployment: how long an update takes from a worker's write to a watcher's socket.",
         discussion: """
             Submits jobs of its own to a queue of its own, plays their worker at a steady rate, watches them over WebSocket and cancels \
             them at the end. Writer and watchers are one process, so one clock times both ends. Run it against a deployment that may be loaded.
-            """)
+            """
+    )
 
     @OptionGroup var common: CommonOptions
     @OptionGroup var redis: RedisOptions
@@ -97,7 +99,12 @@ struct LatencyBench: Sendable {
             for number in 0..<jobs * watchers {
                 channels.append(
                     try await BenchWatcher.connect(
-                        to: address, jobs: [leases[number % jobs].job.text], arrivals: arrivals, group: group))
+                        to: address,
+                        jobs: [leases[number % jobs].job.text],
+                        arrivals: arrivals,
+                        group: group
+                    )
+                )
             }
         } catch {
             throw StoreError(.unavailable, "the gateway does not take WebSockets: \(error)")

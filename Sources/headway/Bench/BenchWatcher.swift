@@ -64,14 +64,18 @@ final class BenchWatcher: ChannelInboundHandler {
     }
 
     static func connect(
-        to address: (host: String, port: Int), jobs: [String], arrivals: BenchArrivals, group: any EventLoopGroup
+        to address: (host: String, port: Int),
+        jobs: [String],
+        arrivals: BenchArrivals,
+        group: any EventLoopGroup
     ) async throws -> any Channel {
         try await ClientBootstrap(group: group)
             .channelOption(.socketOption(.tcp_nodelay), value: 1)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     try channel.pipeline.syncOperations.addHandler(
-                        BenchWatcher(arrivals: arrivals, jobs: jobs, host: address.host, port: address.port))
+                        BenchWatcher(arrivals: arrivals, jobs: jobs, host: address.host, port: address.port)
+                    )
                 }
             }
             .connect(host: address.host, port: address.port).get()
@@ -82,7 +86,11 @@ final class BenchWatcher: ChannelInboundHandler {
         let key = WebSocketHandshake.makeKey(using: &generator)
         handshake = WebSocketClientHandshake(key: key)
         let request = WebSocketHandshake.request(
-            host: "\(address.host):\(address.port)", path: "/v1/ws", key: key, subprotocols: ["headway.v1.json"])
+            host: "\(address.host):\(address.port)",
+            path: "/v1/ws",
+            key: key,
+            subprotocols: ["headway.v1.json"]
+        )
         context.writeAndFlush(wrapOutboundOut(request), promise: nil)
     }
 
