@@ -49,6 +49,8 @@ final class HiredisReader {
     func readPushes(_ buffer: ByteBuffer, _ onPush: (RedisPush) -> Void) throws(RedisError) {
         try feed(buffer) { reader throws(RedisError) in
             var done = 0
+            // `feed` gave hiredis at most this much, beyond what the tape holds already.
+            reader.tape.reserve(min(reader.feedBytes, reader.unparsed))
             var failure: RedisError?
             do throws(RedisError) {
                 while try reader.parseOne() { done = reader.tape.nodes.count }
@@ -75,10 +77,11 @@ final class HiredisReader {
             }
             guard status == REDIS_OK else { throw fail("no memory for the reply") }
             try drain(self)
-            let unparsed = reader.pointee.len - reader.pointee.pos
             guard unparsed <= bytesMax else { throw fail("\(unparsed) bytes of one unfinished reply; at most \(bytesMax)") }
         }
     }
+
+    private var unparsed: Int { reader.pointee.len - reader.pointee.pos }
 
     /// True when a whole reply lies on the tape.
     private func parseOne() throws(RedisError) -> Bool {

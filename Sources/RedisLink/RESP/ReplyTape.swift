@@ -66,6 +66,11 @@ final class ReplyTape {
 
     // MARK: Called between feeds
 
+    /// Room for all strings of a feed, so that they are written without growing.
+    func reserve(_ count: Int) {
+        if bytes.capacity == 0 { bytes = ByteBufferAllocator().buffer(capacity: count) }
+    }
+
     /// Starts a new tape with a buffer of its own, keeping the unfinished elements from `mark` on.
     ///
     /// Slices handed out share the old buffer: writing on into it would copy all of it.

@@ -1,0 +1,58 @@
+import NIOCore
+import Testing
+
+@testable import RedisLink
+
+struct CommandEncoderTests {
+    /// Every command is read back by the parser as an array of bulks with the same bytes.
+    @Test func randomCommandsAreReadBack() throws {
+        for seed in 0..<2_000 {
+            var generator = SeededGenerator(seed: UInt64(seed) | 1 << 42)
+            var expected: [[UInt8]] = []
+            let command = (0..<Int.random(in: 1...20, using: &generator)).map { _ -> RedisArgument in
+                switch Int.random(in: 0..<3, using: &generator) {
+                case 0:
+                    let text = generator.line(upTo: 60)
+                    expected.append(Array(text.utf8))
+                    return .string(text)
+                case 1:
+                    let number = Int.random(in: .min ... .max, using: &generator)
+                    expected.append(Array("\(number)".utf8))
+                    return .int(number)
+                default:
+                    let bytes = generator.bytes(upTo: 2_000)
+                    expected.append(bytes)
+                    return .buffer(ByteBuffer(bytes: bytes))
+                }
+            }
+            var encoded = ByteBuffer()
+            try CommandEncoder.encode(command, into: &encoded, limits: RedisLimits())
+            var replies: [RESPValue] = []
+            try HiredisReader(bytesMax: 1 << 20, elementsMax: 100, feedBytes: 4_096).read(encoded) { replies.append($0) }
+            #expect(replies == [.array(expected.map { .bulk(ByteBuffer(bytes: $0)) })], "seed \(seed)")
+        }
+    }
+
+    @Test func spellsRESP() throws {
+        var encoded = ByteBuffer()
+        try CommandEncoder.encode(["SET", "k\r\n", .int(-5), .buffer(ByteBuffer())], into: &encoded, limits: RedisLimits())
+        #expect(String(buffer: encoded) == "*4\r\n$3\r\nSET\r\n$3\r\nk\r\n\r\n$2\r\n-5\r\n$0\r\n\r\n")
+    }
+
+    @Test func limitsAreTypedErrors() {
+        var limits = RedisLimits()
+        limits.commandArgumentsMax = 3
+        limits.commandBytesMax = 1_000
+        for command: [RedisArgument] in [
+            [], ["A", "B", "C", "D"], ["SET", .buffer(ByteBuffer(repeating: 0, count: 1_000))],
+        ] {
+            var encoded = ByteBuffer()
+            #expect {
+                try CommandEncoder.encode(command, into: &encoded, limits: limits)
+            } throws: {
+                ($0 as? RedisError)?.code == .invalidConfiguration
+            }
+            #expect(encoded.readableBytes == 0)
+        }
+    }
+}
