@@ -98,7 +98,12 @@ let package = Package(
                 "ProgressCore", "RedisLink", "JobStore", "Telemetry", "WebSocketWire", "TestSupport", nio("NIOCore"),
                 nio("NIOEmbedded"), nio("NIOPosix"), nio("NIOHTTP1"), logging,
             ]),
-        test("headway", ["ProgressCore", "JobStore", "TestSupport", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
+        test(
+            "headway",
+            [
+                "ProgressCore", nio("NIOCore"), nio("NIOPosix"), nio("NIOHTTP1"), logging, "TestSupport",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ]),
         .testTarget(
             name: "IntegrationTests",
             dependencies: [
