@@ -110,7 +110,13 @@ let package = Package(
                 nio("NIOEmbedded"), nio("NIOPosix"), nio("NIOHTTP1"), logging,
             ]
         ),
-        test("headway", ["ProgressCore", "JobStore", "TestSupport", .product(name: "ArgumentParser", package: "swift-argument-parser")]),
+        test(
+            "headway",
+            [
+                "ProgressCore", nio("NIOCore"), nio("NIOPosix"), nio("NIOHTTP1"), logging, "TestSupport",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ]
+        ),
         .testTarget(
             name: "IntegrationTests",
             dependencies: [

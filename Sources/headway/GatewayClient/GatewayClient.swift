@@ -107,11 +107,12 @@ struct GatewayClient: Sendable {
         )
     }
 
+    /// The operating system's own words where there are any.
     private static func reason(_ error: any Error) -> String {
         switch error {
         case let error as HTTPClientError: error.shortDescription
-        case let error as NIOConnectionError:
-            error.connectionErrors.first.map { "\($0.error)" } ?? "cannot connect"
+        case let error as NIOConnectionError: error.connectionErrors.first.map { reason($0.error) } ?? "cannot resolve the host name"
+        case let error as IOError: SystemText.error(error.errnoCode)
         default: "\(error)"
         }
     }

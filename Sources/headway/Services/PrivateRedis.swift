@@ -62,12 +62,15 @@ final class PrivateRedis: Service {
 
     /// Supervises the server until shutdown, then ends it: SIGTERM makes Redis write what it holds.
     func run() async throws {
+        var failure: (any Error)?
         do {
             try await supervise()
-        } catch is CancellationError {
-            // Shutdown is no failure.
+        } catch {
+            // What a shutdown interrupts is no failure.
+            failure = error is CancellationError || Task.isCancelled ? nil : error
         }
         await child.withLock { $0 }?.stop(grace: .seconds(10))
+        if let failure { throw failure }
     }
 
     private func supervise() async throws {

@@ -57,8 +57,8 @@ struct RedisSession {
     /// Says what to change about Redis.
     static func explain(_ error: StoreError) -> CommandError {
         switch error.code {
-        case .unavailable: CommandError(.linkLost, "Redis: \(error.message); is it running, is --redis (HEADWAY_REDIS_URL) right?")
-        case .incompatible: CommandError(.failed, "Redis: \(error.message)")
+        case .unavailable: CommandError(.linkLost, "\(error.message) (--redis, HEADWAY_REDIS_URL)")
+        case .incompatible: CommandError(.failed, error.message)
         default: CommandError(.failed, "\(error)")
         }
     }

@@ -1,0 +1,98 @@
+import Glibc
+import Synchronization
+import TestSupport
+import Testing
+
+@testable import headway
+
+@Suite(.timeLimit(.minutes(1))) struct GatewayClientTests {
+    private func client(
+        _ script: @escaping @Sendable (FakeGateway.Request, Int) -> FakeGateway.Reply,
+        _ body: (GatewayClient, FakeGateway) async throws -> Void
+    ) async throws {
+        try await FakeGateway.with(script) { gateway in
+            try await GatewayClient.with(baseURL: gateway.url + "/") { try await body($0, gateway) }
+        }
+    }
+
+    private func write(_ text: String, to path: String) {
+        let file = fopen(path, "w")
+        fputs(text, file)
+        fclose(file)
+    }
+
+    private func read(_ path: String) throws -> String { try TextFile.read(path, limit: 1 << 20) }
+
+    @Test func aFileIsUploadedWhole() async throws {
+        let directory = try makeTemporaryDirectory(prefix: "hw-client")
+        defer { removeDirectory(directory) }
+        let text = String(repeating: "0123456789", count: 30_000)
+        write(text, to: "\(directory)/a b.txt")
+        try await client({ _, _ in .answer(status: 201, body: #"{"upload":"u","name":"a b.txt"}"#) }) { client, gateway in
+            let upload = try await client.upload("\(directory)/a b.txt")
+            #expect(upload.upload == "u")
+            #expect(gateway.seen.first?.path == "/v1/uploads?name=a%20b.txt")
+            #expect(gateway.seen.first?.body == text)
+        }
+    }
+
+    @Test func aResultIsDownloadedUnderItsName() async throws {
+        let directory = try makeTemporaryDirectory(prefix: "hw-client")
+        defer { removeDirectory(directory) }
+        try await client({ _, _ in .answer(status: 200, body: "the model") }) { client, _ in
+            let path = try await client.download(.init(name: "m.glb", bytes: 9, url: "/v1/jobs/J/files/m.glb"), into: directory)
+            #expect(path == "\(directory)/m.glb")
+            #expect(try read(path) == "the model")
+        }
+    }
+
+    @Test(arguments: [("../evil", "/x"), ("a/b", "/x"), ("", "/x"), (".bashrc", "/x"), ("a", "http://elsewhere/x"), ("a", "//elsewhere/x")])
+    func hostileResultsAreRefused(_ name: String, _ url: String) async throws {
+        try await client({ _, _ in .answer(status: 200, body: "x") }) { client, gateway in
+            await #expect(throws: CommandError.self) { _ = try await client.download(.init(name: name, bytes: 1, url: url), into: "/tmp") }
+            #expect(gateway.seen.isEmpty)
+        }
+    }
+
+    @Test func aBrokenDownloadLeavesNothing() async throws {
+        let directory = try makeTemporaryDirectory(prefix: "hw-client")
+        defer { removeDirectory(directory) }
+        try await client({ _, _ in .stream("half", staysOpen: false) }) { client, _ in
+            await #expect(throws: CommandError.self) {
+                _ = try await client.download(.init(name: "m.glb", bytes: 9, url: "/f"), into: directory)
+            }
+        }
+        #expect(access("\(directory)/m.glb", F_OK) != 0)
+    }
+
+    @Test(arguments: [
+        (400, "queue_unknown", CommandError.Code.usage), (404, "job_not_found", .absent), (410, "gone", .absent), (409, "conflict", .usage),
+        (503, "unavailable", .linkLost), (500, "internal", .linkLost),
+    ])
+    func refusalsKeepTheGatewaysWords(_ status: Int, _ code: String, _ expected: CommandError.Code) async throws {
+        let body = #"{"error":{"code":"\#(code)","message":"say it","request_id":"r"}}"#
+        try await client({ _, _ in .answer(status: status, body: body) }) { client, _ in
+            let error = await #expect(throws: CommandError.self) { _ = try await client.snapshot("J") }
+            #expect(error == CommandError(expected, "job J: say it (\(code))"))
+        }
+    }
+
+    @Test func aLostReplyToASubmitIsAskedForAgainAsTheSameJob() async throws {
+        let settings = try SettingsReader(flags: [.init(Settings.submitQueue, "gpu")], environment: [:], file: nil)
+        let request = try SubmitRequest(settings)
+        try await client({ _, count in count < 2 ? .broken : .answer(status: 200, body: #"{"job":"J9"}"#) }) { client, gateway in
+            let job = try await request.send(to: client).job
+            #expect(job == "J9")
+            #expect(gateway.seen.count == 3 && Set(gateway.seen.map(\.body)).count == 1)
+            #expect(gateway.seen[0].body.contains("idempotency_key"))
+        }
+    }
+
+    @Test func stagesAreANicety() async throws {
+        let pipelines = #"{"pipelines":[{"name":"relief","stages":[{"name":"a","phase":"ANALYZING","weight":1}]}]}"#
+        try await client({ _, count in count == 0 ? .answer(status: 200, body: pipelines) : .answer(status: 500, body: "") }) { client, _ in
+            #expect(await client.stageNames() == ["relief": ["a"]])
+            #expect(await client.stageNames().isEmpty)
+        }
+    }
+}
