@@ -187,7 +187,7 @@ function showLink({ transport, isUp, isDegraded, isIdle }) {
   badge.dataset.state = !isUp ? 'away' : isDegraded ? 'degraded' : 'up';
   badge.dataset.transport = transport;
   const way = { ws: 'live', sse: 'live via SSE', poll: 'via polling' }[transport];
-  $('link-text').textContent = !isUp ? 'reconnecting' : isDegraded ? 'storage away, waiting' : way;
+  $('link-text').textContent = isIdle ? '' : !isUp ? 'reconnecting' : isDegraded ? 'storage away, waiting' : way;
   for (const card of cards.values()) card.isLive = isUp;
 }
 

@@ -99,9 +99,11 @@ export class Card {
     this.part('.attempt').textContent = `attempt ${this.attempt}`;
     this.event = event;
     this.receivedAt = performance.now();
+    this.etaDue = 0;
     this.setState(STATES[event.phase] ?? 'running', this.statusOf(event));
     this.part('.detail').textContent = this.detailOf(event);
     this.markStages(event);
+    this.draw(performance.now());
     if (event.phase === 'COMPLETE') this.complete(event);
     else if (event.phase === 'FAILED') this.end('failed', 'Failed', event.error);
     else if (event.phase === 'CANCELLED') this.end('cancelled', 'Cancelled', null, event.cancel);
@@ -109,7 +111,6 @@ export class Card {
       this.part('.cancel').disabled = Boolean(event.cancel);
       if (before?.phase !== event.phase) this.announce(`${this.name}: ${STATUS[event.phase] ?? event.phase}`);
     }
-    this.draw(performance.now());
   }
 
   statusOf(event) {
@@ -167,17 +168,13 @@ export class Card {
       figure.firstChild.data = whole;
       this.part('.track').setAttribute('aria-valuenow', whole);
     }
-    if (this.isOver || this.event.phase === 'QUEUED') this.tell('');
-    else if (now >= (this.etaDue ?? 0)) {
-      this.etaDue = now + 1000;
-      this.tell(say.remaining(this.event, elapsed * 1000));
-    }
+    if (this.isOver || now < (this.etaDue ?? 0)) return;
+    this.etaDue = now + 1000;
+    this.tell(this.event.phase in STATES ? '' : say.remaining(this.event, elapsed * 1000));
   }
 
   tell(eta) {
-    const place = this.part('.eta');
-    if (place.textContent === eta) return;
-    place.textContent = eta;
+    this.part('.eta').textContent = eta;
     const text = [`${this.part('.percent').firstChild.data} %`, this.part('.status').textContent, eta].filter(Boolean).join(', ');
     this.part('.track').setAttribute('aria-valuetext', text);
   }
@@ -234,7 +231,8 @@ export class Card {
   complain({ message, code, request_id: request }) {
     const code_ = document.createElement('code');
     code_.textContent = [code, request].filter(Boolean).join(' · ');
-    this.part('.problem').replaceChildren(`${message ?? 'Something went wrong.'} `, code_);
+    const text = message || 'Something went wrong.';
+    this.part('.problem').replaceChildren(`${text.charAt(0).toUpperCase()}${text.slice(1)} `, code_);
     this.part('.problem').hidden = false;
   }
 
