@@ -61,7 +61,7 @@ let package = Package(
         .target(
             name: "WorkerRuntime",
             dependencies: [
-                "ProgressCore", "RedisLink", "JobStore", "Telemetry", "CProcess", nio("NIOCore"), logging, lifecycle,
+                "ProgressCore", "RedisLink", "JobStore", "Telemetry", "CProcess", nio("NIOCore"), nio("NIOHTTP1"), logging, lifecycle,
                 .product(name: "AsyncHTTPClient", package: "async-http-client"),
             ],
             swiftSettings: swiftSettings

@@ -4,8 +4,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -14,6 +16,8 @@
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
 #endif
+
+_Static_assert(sizeof(pid_t) == sizeof(int), "process ids are ints");
 
 static int prepare(posix_spawn_file_actions_t *actions, posix_spawnattr_t *attributes, const int fds[], int fd_count) {
     int error = 0;
@@ -42,7 +46,7 @@ static int prepare(posix_spawn_file_actions_t *actions, posix_spawnattr_t *attri
     return error;
 }
 
-int headway_spawn(pid_t *pid, const char *path, char *const argv[], char *const envp[], const int fds[], int fd_count) {
+int headway_spawn(int *pid, const char *path, char *const argv[], char *const envp[], const int fds[], int fd_count) {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     int error = posix_spawn_file_actions_init(&actions);
@@ -63,9 +67,9 @@ int headway_spawn(pid_t *pid, const char *path, char *const argv[], char *const 
     return error;
 }
 
-int headway_pidfd_open(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
+int headway_pidfd_open(int pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
 
-int headway_has_exited(pid_t pid) {
+int headway_has_exited(int pid) {
     siginfo_t info;
     memset(&info, 0, sizeof info);
     int result;
@@ -93,4 +97,40 @@ int headway_pipe(int ends[2]) {
     close(low[0]);
     close(low[1]);
     return ends[1] < 0 ? error : 0;
+}
+
+struct thread_start {
+    void (*body)(void *);
+    void *context;
+};
+
+static void *thread_main(void *pointer) {
+    struct thread_start start = *(struct thread_start *)pointer;
+    free(pointer);
+    // Signals of the process are other threads' business, and SIGPIPE becomes the error it should be.
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
+    start.body(start.context);
+    return NULL;
+}
+
+int headway_start_thread(void (*body)(void *), void *context) {
+    struct thread_start *start = malloc(sizeof *start);
+    if (start == NULL) {
+        return ENOMEM;
+    }
+    start->body = body;
+    start->context = context;
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, 1 << 20);
+    pthread_t thread;
+    int error = pthread_create(&thread, &attributes, thread_main, start);
+    pthread_attr_destroy(&attributes);
+    if (error != 0) {
+        free(start);
+    }
+    return error;
 }

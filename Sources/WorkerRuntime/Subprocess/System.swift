@@ -50,29 +50,16 @@ struct Pipe {
     }
 }
 
-/// Runs `body` on a thread of its own, with all signals blocked: those of the process are other threads' business, and
-/// SIGPIPE becomes the error it should be.
+/// Runs `body` on a thread of its own, with all signals blocked.
 func startThread(_ body: @escaping @Sendable () -> Void) -> Bool {
     final class Box: Sendable {
         let body: @Sendable () -> Void
         init(_ body: @escaping @Sendable () -> Void) { self.body = body }
     }
-    var attributes = pthread_attr_t()
-    pthread_attr_init(&attributes)
-    defer { pthread_attr_destroy(&attributes) }
-    pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
-    pthread_attr_setstacksize(&attributes, 1 << 20)
     let box = Unmanaged.passRetained(Box(body))
-    var thread = pthread_t()
-    let error = pthread_create(
-        &thread,
-        &attributes,
+    let error = headway_start_thread(
         { pointer in
-            var all = sigset_t()
-            sigfillset(&all)
-            pthread_sigmask(SIG_BLOCK, &all, nil)
             if let pointer { Unmanaged<Box>.fromOpaque(pointer).takeRetainedValue().body() }
-            return nil
         },
         box.toOpaque()
     )

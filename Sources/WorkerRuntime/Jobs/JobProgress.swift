@@ -1,0 +1,102 @@
+import JobStore
+import ProgressCore
+import Synchronization
+
+/// What is known of a running job and not yet written: the meeting place of the backend, on whatever thread it calls, and the
+/// reporter. Bounded: the newest state, a few phase and stage changes, some log lines, one preview.
+final class JobProgress: Sendable {
+    private struct State {
+        var tracker: ProgressTracker<WeightedEstimator>
+        /// Phase and stage changes that were not written yet, as they were when they happened.
+        var milestones: [ProgressState] = []
+        var lines: [LogLine] = []
+        var droppedLines = 0
+        var preview: String?
+        /// When the reporter looks again without being told.
+        var wakeAtMs = Int.min
+    }
+
+    private let state: Mutex<State>
+    private let bell: Doorbell
+    private let nowMs: @Sendable () -> Int
+    private let minimumGapMs: Int
+
+    init(pipeline: Pipeline, plan: [PlannedStage], policy: ReportPolicy, bell: Doorbell, nowMs: @escaping @Sendable () -> Int) {
+        state = Mutex(State(tracker: ProgressTracker(pipeline: pipeline, plan: plan, startedAtMs: nowMs())))
+        self.bell = bell
+        self.nowMs = nowMs
+        minimumGapMs = Int(1000 / policy.maxPerSecond)
+    }
+
+    /// Takes in one event of the backend; never blocks for long.
+    func receive(_ event: BackendEvent) {
+        let now = nowMs()
+        let shouldRing = state.withLock { state -> Bool in
+            switch event {
+            case .progress(let update):
+                if state.tracker.apply(update, atMs: now) {
+                    if state.milestones.count == WorkerLimits.pendingMilestones { state.milestones.removeFirst() }
+                    state.milestones.append(state.tracker.state(atMs: now))
+                    return true
+                }
+            case .plan(let plan): state.tracker.adopt(plan)
+            case .log(let stream, let text):
+                if state.lines.count == WorkerLimits.pendingLogLines {
+                    state.lines.removeFirst(WorkerLimits.pendingLogLines / 10)
+                    state.droppedLines += WorkerLimits.pendingLogLines / 10
+                }
+                state.lines.append(LogLine(stream: stream, text: text))
+            case .logDropped(let count): state.droppedLines += count
+            case .preview(let path): state.preview = path
+            }
+            // A tick is news only when nobody is going to look soon anyway.
+            return state.wakeAtMs > now + minimumGapMs
+        }
+        if shouldRing { bell.ring() }
+    }
+
+    // MARK: The reporter's side
+
+    func current() -> ProgressState { state.withLock { $0.tracker.state(atMs: nowMs()) } }
+
+    /// The oldest phase or stage change that waits.
+    var firstMilestone: ProgressState? { state.withLock { $0.milestones.first } }
+
+    /// Drops what `firstMilestone` gave; it was written.
+    func removeMilestone(_ written: ProgressState) {
+        state.withLock { if $0.milestones.first == written { $0.milestones.removeFirst() } }
+    }
+
+    func sleepUntil(_ atMs: Int) { state.withLock { $0.wakeAtMs = atMs } }
+
+    func takeLines(atMost count: Int) -> (lines: [LogLine], dropped: Int) {
+        state.withLock { state in
+            let lines = Array(state.lines.prefix(count))
+            state.lines.removeFirst(lines.count)
+            defer { state.droppedLines = 0 }
+            return (lines, state.droppedLines)
+        }
+    }
+
+    /// Lines that could not be written; they go back to the front as far as there is room.
+    func putBack(_ lines: [LogLine], dropped: Int) {
+        state.withLock { state in
+            let kept = lines.suffix(max(0, WorkerLimits.pendingLogLines - state.lines.count))
+            state.lines.insert(contentsOf: kept, at: 0)
+            state.droppedLines += dropped + lines.count - kept.count
+        }
+    }
+
+    var hasLines: Bool { state.withLock { !$0.lines.isEmpty || $0.droppedLines > 0 } }
+
+    func takePreview() -> String? {
+        state.withLock { state in
+            defer { state.preview = nil }
+            return state.preview
+        }
+    }
+
+    func stageDurations() -> [(stage: String, ms: Int)] {
+        state.withLock { $0.tracker.stageDurations(atMs: nowMs()) }.map { ($0.stage, $0.ms) }
+    }
+}

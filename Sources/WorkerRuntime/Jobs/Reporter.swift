@@ -1,0 +1,193 @@
+import JobStore
+import Logging
+import NIOCore
+import ProgressCore
+import Telemetry
+
+/// Writes the progress, the log lines and the preview of one job, at the pace of its schedule, from its first state until it
+/// is cancelled. Redis that does not answer costs nothing but the states in between: the newest is kept, and on return the
+/// fence decides whether it still counts.
+struct Reporter {
+    let store: any WorkerStore
+    let lease: Lease
+    let progress: JobProgress
+    let bell: Doorbell
+    let stop: StopOrder
+    let metrics: WorkerMetrics
+    let environment: WorkerEnvironment
+    let outputDirectory: String
+    let logger: Logger
+
+    private var schedule: ReportSchedule
+    /// Number of the next write under this lease.
+    private var write = 1
+    private var backoff = Backoff()
+    private var nextLogAtMs = 0
+    private var nextPreviewAtMs = 0
+
+    private static let logIntervalMs = 500
+
+    init(
+        store: any WorkerStore,
+        lease: Lease,
+        progress: JobProgress,
+        bell: Doorbell,
+        stop: StopOrder,
+        policy: ReportPolicy,
+        metrics: WorkerMetrics,
+        environment: WorkerEnvironment,
+        outputDirectory: String,
+        logger: Logger
+    ) {
+        self.store = store
+        self.lease = lease
+        self.progress = progress
+        self.bell = bell
+        self.stop = stop
+        self.schedule = ReportSchedule(policy: policy)
+        self.metrics = metrics
+        self.environment = environment
+        self.outputDirectory = outputDirectory
+        self.logger = logger
+    }
+
+    mutating func run() async {
+        while !Task.isCancelled, stop.reason != .leaseLost {
+            var pause: Duration
+            do throws(StoreError) {
+                var until = try await reportDueStates()
+                until = min(until, try await writeSideChannels())
+                backoff.reset()
+                progress.sleepUntil(until)
+                pause = .milliseconds(max(0, until - environment.nowMs()))
+            } catch {
+                if Task.isCancelled { return }
+                note(error)
+                pause = backoff.next(random: environment.random())
+                progress.sleepUntil(.min)
+            }
+            await bell.wait(atMost: pause)
+        }
+    }
+
+    /// Writes what waits at the end of a job, once and without waiting for anything; the end itself comes next.
+    mutating func flush() async {
+        do throws(StoreError) {
+            while let state = progress.firstMilestone, stop.reason != .leaseLost {
+                try await write(state)
+                progress.removeMilestone(state)
+            }
+            while progress.hasLines, stop.reason != .leaseLost { try await writeLines() }
+        } catch {
+            note(error)
+        }
+    }
+
+    // MARK: States
+
+    /// Writes what is due and gives the time of the next look.
+    private mutating func reportDueStates() async throws(StoreError) -> Int {
+        while stop.reason != .leaseLost {
+            let milestone = progress.firstMilestone
+            let state = milestone ?? progress.current()
+            let now = environment.nowMs()
+            switch schedule.decide(state, atMs: now) {
+            case .sendNow:
+                try await write(state)
+                schedule.sent(state, atMs: now)
+                if let milestone { progress.removeMilestone(milestone) }
+            case .wait(let until): return until
+            case .nothing:
+                // Nothing new, but the clock may bring some: a stage may stall.
+                guard milestone != nil else { return now + schedule.policy.barIntervalMs }
+                if let milestone { progress.removeMilestone(milestone) }
+            }
+        }
+        return environment.nowMs() + schedule.policy.barIntervalMs
+    }
+
+    private mutating func write(_ state: ProgressState) async throws(StoreError) {
+        let number = write
+        // Also when the reply is lost: the next write says more than this one, and has to count.
+        write += 1
+        let start = ContinuousClock.now
+        let outcome: AdvanceOutcome
+        do throws(StoreError) {
+            outcome = try await store.advance(lease, write: number, to: state)
+        } catch {
+            guard error.code == .invalid else { throw error }
+            // Repeating it would not help, and a generator does not die of its progress.
+            note(error)
+            return
+        }
+        metrics.reports.increment()
+        let took = (ContinuousClock.now - start).components
+        metrics.reportTime.record(microseconds: Int(took.seconds) * 1_000_000 + Int(took.attoseconds / 1_000_000_000_000))
+        switch outcome {
+        case .accepted(_, let wasClamped, let cancel):
+            if wasClamped { metrics.clamped.increment() }
+            if cancel != nil { stop.give(.cancelled) }
+        case .lost: stop.give(.leaseLost)
+        }
+    }
+
+    // MARK: Log and preview
+
+    private mutating func writeSideChannels() async throws(StoreError) -> Int {
+        var next = Int.max
+        if progress.hasLines {
+            if environment.nowMs() >= nextLogAtMs {
+                try await writeLines()
+                nextLogAtMs = environment.nowMs() + Self.logIntervalMs
+            }
+            if progress.hasLines { next = nextLogAtMs }
+        }
+        if environment.nowMs() >= nextPreviewAtMs, let path = progress.takePreview() {
+            nextPreviewAtMs = environment.nowMs() + WorkerLimits.previewIntervalMs
+            try await writePreview(path)
+        }
+        return next
+    }
+
+    private mutating func writeLines() async throws(StoreError) {
+        let (lines, dropped) = progress.takeLines(atMost: StoreLimits.logLinesPerWrite)
+        do throws(StoreError) {
+            obey(try await store.appendLog(lease, lines, droppedBefore: dropped))
+            metrics.logLinesDropped.increment(by: dropped)
+        } catch {
+            guard error.code == .invalid else {
+                progress.putBack(lines, dropped: dropped)
+                throw error
+            }
+            note(error)
+        }
+    }
+
+    private mutating func writePreview(_ path: String) async throws(StoreError) {
+        guard let bytes = OutputFile.read(path, in: outputDirectory, atMost: StoreLimits.previewBytes),
+            let type = ImageType(of: ByteBuffer(bytes: bytes))
+        else {
+            logger.debug("preview skipped, not a small image in the output directory", metadata: ["job.id": "\(lease.job)"])
+            return
+        }
+        do throws(StoreError) {
+            obey(try await store.setPreview(lease, image: ByteBuffer(bytes: bytes), contentType: type.contentType))
+        } catch {
+            guard error.code == .invalid else { throw error }
+            note(error)
+        }
+    }
+
+    private func obey(_ status: LeaseStatus) {
+        switch status {
+        case .held: break
+        case .cancelRequested: stop.give(.cancelled)
+        case .lost: stop.give(.leaseLost)
+        }
+    }
+
+    private func note(_ error: StoreError) {
+        metrics.storeErrors.increment()
+        logger.debug("progress not written", metadata: ["job.id": "\(lease.job)", "error.code": "\(error.code.rawValue)"])
+    }
+}

@@ -1,0 +1,29 @@
+import JobStore
+import NIOCore
+import ProgressCore
+
+/// The verbs of the job store that a worker uses; a test can put something between.
+protocol WorkerStore: Sendable {
+    var settings: StoreSettings { get }
+
+    func claim(queue: String, worker: String, nonce: String) async throws(StoreError) -> ClaimOutcome
+    func waitForWork(queues: [String], atMost: Duration) async throws(StoreError)
+    func heartbeat(_ lease: Lease) async throws(StoreError) -> LeaseStatus
+    func advance(_ lease: Lease, write: Int, to state: ProgressState) async throws(StoreError) -> AdvanceOutcome
+    func appendLog(_ lease: Lease, _ lines: [LogLine], droppedBefore: Int) async throws(StoreError) -> LeaseStatus
+    func setPreview(_ lease: Lease, image: ByteBuffer, contentType: String) async throws(StoreError) -> LeaseStatus
+    func finish(
+        _ lease: Lease,
+        as end: FinishOutcome,
+        resultJSON: String?,
+        stagesMs: [(stage: String, ms: Int)]
+    ) async throws(StoreError) -> FinishStatus
+    func fail(_ lease: Lease, error: JobError, stagesMs: [(stage: String, ms: Int)]) async throws(StoreError) -> FailStatus
+    func release(_ lease: Lease) async throws(StoreError) -> LeaseStatus
+    func reap(queue: String) async throws(StoreError) -> ReapReport
+    func registerQueues(_ names: [String]) async throws(StoreError)
+    func registerWorker(_ record: WorkerRecord) async throws(StoreError)
+    func removeWorker(_ id: String) async throws(StoreError)
+}
+
+extension JobStore: WorkerStore {}
