@@ -4,7 +4,9 @@ import NIOHTTP1
 /// `headway health`: for health checks of containers, which have no other HTTP client.
 struct HealthCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "health", abstract: "Ask a gateway whether it can serve; ends with 0 if so, 5 if not.")
+        commandName: "health",
+        abstract: "Ask a gateway whether it can serve; ends with 0 if so, 5 if not."
+    )
 
     @OptionGroup var common: CommonOptions
     @OptionGroup var gateway: GatewayOptions
