@@ -161,6 +161,14 @@ struct SettingsTests {
         #expect(ListenAddress(text) == nil)
     }
 
+    @Test(arguments: ["headway.yaml", "worker-gpu0.yaml"])
+    func theSamplesWeShipAreValid(_ name: String) throws {
+        let root = "\(#filePath)".split(separator: "/").dropLast(3).map { "/" + $0 }.joined()
+        let path = "\(root)/deploy/systemd/\(name)"
+        let file = try SettingsFile(path: path, yaml: TextFile.read(path, limit: Limits.settingsFileBytes))
+        #expect(!file.values.isEmpty)
+    }
+
     @Test func randomFilesNeverCrashTheReader() {
         var generator = SeededGenerator(seed: 7)
         let pieces = [

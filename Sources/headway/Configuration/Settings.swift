@@ -155,6 +155,20 @@ enum Settings {
         in: .zero ... .seconds(3600),
         help: "On shutdown, time for running jobs to finish before they are handed back."
     )
+    static let cancelGrace = Setting.duration(
+        "worker.cancel_grace",
+        flag: "--cancel-grace",
+        default: "10s",
+        in: .zero ... .seconds(600),
+        help: "Time between SIGTERM and SIGKILL for a command that is to stop."
+    )
+    static let maxRuntime = Setting.duration(
+        "worker.max_runtime",
+        flag: "--max-runtime",
+        default: "24h",
+        in: .seconds(1) ... .seconds(30 * 86_400),
+        help: "Longest run of a job that names no limit itself."
+    )
     /// No flag and no environment form: it stands after `--`, or as a YAML list; a string could not be split safely.
     static let workerCommand = Setting.texts(
         "worker.command",
@@ -260,7 +274,8 @@ enum Settings {
         logLevel.info, pipelines.info, redisURL.info, redisPassword.info, redisPrefix.info, listen.info, gatewayURL.info,
         gatewayData.info, insecure.info, anyQueue.info, gatewayQueues.info, allowedHosts.info, allowedOrigins.info, drain.info,
         workerQueues.info, workerPipeline.info, workerName.info, concurrency.info, workDirectory.info, updateRate.info,
-        workerGrace.info, workerCommand.info, json.info, lostAfter.info, submitQueue.info, submitPipeline.info, submitParams.info,
+        workerGrace.info, cancelGrace.info, maxRuntime.info, workerCommand.info, json.info, lostAfter.info, submitQueue.info,
+        submitPipeline.info, submitParams.info,
         submitInputs.info, submitID.info, submitPriority.info, submitWatch.info, submitOutput.info, cancelReason.info,
         logsLimit.info, devData.info, devNoWorker.info, devRedisServer.info,
     ]

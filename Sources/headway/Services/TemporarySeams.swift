@@ -38,9 +38,11 @@ struct WorkerConfiguration: Sendable {
     var workDirectory = ""
     var updatesPerSecond = 4.0
     var shutdownGrace: Duration = .seconds(30)
+    var maxRuntime: Duration = .seconds(86400)
+    var version = ""
 }
 protocol GeneratorBackend: Sendable {}
-struct SubprocessBackend: GeneratorBackend { init(command: [String]) {} }
+struct SubprocessBackend: GeneratorBackend { init(command: [String], grace: Duration) {} }
 final class Worker: Service {
     init(
         configuration: WorkerConfiguration,

@@ -11,6 +11,7 @@ import Telemetry
 struct WorkerRole: Service {
     var configuration: WorkerConfiguration
     let command: [String]
+    let cancelGrace: Duration
     let pipelines: [Pipeline]
     let store: JobStore
     let redis: RedisConfiguration
@@ -38,6 +39,9 @@ struct WorkerRole: Service {
         configuration.workDirectory = try settings.value(Settings.workDirectory, override: workDirectory)
         configuration.updatesPerSecond = try settings.value(Settings.updateRate)
         configuration.shutdownGrace = try settings.value(Settings.workerGrace)
+        configuration.maxRuntime = try settings.value(Settings.maxRuntime)
+        configuration.version = Version.text
+        cancelGrace = try settings.value(Settings.cancelGrace)
         guard pipelines.contains(where: { $0.name == configuration.pipeline }) else {
             let known = pipelines.map(\.name).joined(separator: ", ")
             throw .usage("--pipeline \(configuration.pipeline) is not known; known are \(known) (--pipelines FILE adds more)")
@@ -69,7 +73,7 @@ struct WorkerRole: Service {
             store: store,
             redis: redis,
             pipelines: pipelines,
-            backend: SubprocessBackend(command: command),
+            backend: SubprocessBackend(command: command, grace: cancelGrace),
             registry: MetricsRegistry(),
             group: MultiThreadedEventLoopGroup.singleton,
             logger: logger
