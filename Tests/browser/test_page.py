@@ -167,12 +167,14 @@ class PageTests(unittest.TestCase):
         self.assertIn("bad_image", end["problem"])
         self.assertTrue(self.page.is_visible(".again"))
 
-    def test_several_photographs_at_once(self):
-        self.choose(path=[PHOTO, PHOTO, PHOTO], detail="quick")
-        done = self.page.locator(".card[data-state=done]")
-        self.wait(lambda _: done.count() == 3, "the end of all three")
-        self.assertEqual(len({card.get_attribute("data-job") for card in self.page.query_selector_all(".card")}), 3)
-        self.assertEqual(self.complaints, [])
+    def test_several_photographs_at_once_on_each_transport(self):
+        for transport in ("ws", "sse", "poll"):
+            with self.subTest(transport=transport):
+                self.choose(path=[PHOTO, PHOTO, PHOTO], detail="quick", query=f"?transport={transport}")
+                done = self.page.locator(".card[data-state=done]")
+                self.wait(lambda _: done.count() == 3, "the end of all three")
+                self.assertEqual(len({card.get_attribute("data-job") for card in self.page.query_selector_all(".card")}), 3)
+                self.assertEqual(self.complaints, [])
 
     def test_the_bar_is_accessible_and_works_by_keyboard(self):
         self.choose(detail="quick")

@@ -188,7 +188,8 @@ function showLink({ transport, isUp, isDegraded, isIdle }) {
   badge.dataset.transport = transport;
   const way = { ws: 'live', sse: 'live via SSE', poll: 'via polling' }[transport];
   $('link-text').textContent = isIdle ? '' : !isUp ? 'reconnecting' : isDegraded ? 'storage away, waiting' : way;
-  for (const card of cards.values()) card.isLive = isUp;
+  // Set again by the next event, not by the link: what was missed in between is not to be drawn as if it had been seen.
+  if (!isUp) for (const card of cards.values()) card.isLive = false;
 }
 
 function listen() {

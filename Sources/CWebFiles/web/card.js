@@ -99,6 +99,7 @@ export class Card {
     this.part('.attempt').textContent = `attempt ${this.attempt}`;
     this.event = event;
     this.receivedAt = performance.now();
+    this.isLive = true;
     this.etaDue = 0;
     this.setState(STATES[event.phase] ?? 'running', this.statusOf(event));
     this.part('.detail').textContent = this.detailOf(event);
