@@ -1,0 +1,43 @@
+/// Every metric's name and help line in one place: `headway_<room>_<thing>_<unit|total>`.
+///
+/// Labels come from closed sets (a route's pattern, a status class), never from an id or a URL.
+public struct MetricName: Sendable, Hashable {
+    public let text: String
+    public let help: String
+
+    public init(_ text: String, _ help: String) {
+        self.text = text
+        self.help = help
+    }
+
+    // Gateway, HTTP half
+    public static let httpConnections = MetricName("headway_gateway_connections", "Open connections, streams included.")
+    public static let httpConnectionsTotal = MetricName("headway_gateway_connections_total", "Connections accepted.")
+    public static let httpConnectionsRefused = MetricName(
+        "headway_gateway_connections_refused_total", "Connections closed at once because too many were open.")
+    public static let httpRequests = MetricName("headway_gateway_requests_total", "Requests answered, by route and status class.")
+    public static let httpDuration = MetricName(
+        "headway_gateway_request_seconds", "From the whole head to the answer, by route; long polls excluded.")
+    public static let httpTimeouts = MetricName("headway_gateway_timeouts_total", "Connections closed because the client was too slow.")
+    public static let httpMalformed = MetricName("headway_gateway_malformed_total", "Connections closed because of bytes that are not HTTP.")
+    public static let uploadedBytes = MetricName("headway_gateway_uploaded_bytes_total", "Bytes of uploads and result files taken in.")
+    public static let servedBytes = MetricName("headway_gateway_served_bytes_total", "Bytes of uploads and result files given out.")
+    public static let blobsSwept = MetricName("headway_gateway_blobs_swept_total", "Uploads and job directories removed after their time.")
+    public static let gatewayLink = MetricName(
+        "headway_gateway_link_healthy", "1 while the end-to-end canary through Redis's pub/sub comes back.")
+    public static let gatewayDraining = MetricName("headway_gateway_draining", "1 from SIGTERM on.")
+}
+
+extension MetricsRegistry {
+    public func counter(_ name: MetricName, labels: KeyValuePairs<String, String> = [:]) -> Counter {
+        counter(name.text, help: name.help, labels: labels)
+    }
+
+    public func gauge(_ name: MetricName, labels: KeyValuePairs<String, String> = [:]) -> Gauge {
+        gauge(name.text, help: name.help, labels: labels)
+    }
+
+    public func histogram(_ name: MetricName, labels: KeyValuePairs<String, String> = [:]) -> Histogram {
+        histogram(name.text, help: name.help, labels: labels)
+    }
+}
