@@ -4,6 +4,7 @@ import JobStore
 import Logging
 import RedisLink
 import ServiceLifecycle
+import WorkerRuntime
 
 /// `headway dev`: a private Redis, a gateway and a worker in one process.
 struct DevCommand: AsyncParsableCommand {

@@ -6,6 +6,7 @@ import ProgressCore
 import RedisLink
 import ServiceLifecycle
 import Telemetry
+import WorkerRuntime
 
 /// The worker as one of several services: makes sure of Redis, says that it is ready, runs jobs.
 struct WorkerRole: Service {
