@@ -85,28 +85,30 @@ import Testing
 
     @Test func watchEndsAsItsJobs() async throws {
         for (phase, type, status) in [("COMPLETE", "complete", CInt(0)), ("FAILED", "failed", 1), ("CANCELLED", "cancelled", 3)] {
-            try await FakeGateway.with({ request, _ in
+            try await FakeGateway.with { request, _ in
                 request.path.contains("/events")
                     ? .stream(sse(eventJSON(3, phase, type: type), id: 3), staysOpen: true)
                     : .answer(status: 200, body: eventJSON(1, "QUEUED"))
-            }) { gateway in
+            } during: { gateway in
                 let outcome = try await run(["watch", "J", "--gateway", gateway.url])
                 #expect(outcome.exit == .status(status) && outcome.output == "\(phase)\n", "\(outcome.output)")
                 let json = try await run(["watch", "J", "--json", "--gateway", gateway.url])
                 #expect(json.exit == .status(status) && json.output == eventJSON(3, phase, type: type) + "\n")
             }
         }
-        try await FakeGateway.with({ _, _ in .answer(status: 404, body: "") }) { gateway in
+        try await FakeGateway.with { _, _ in
+            .answer(status: 404, body: "")
+        } during: { gateway in
             let outcome = try await run(["watch", "J", "K", "--gateway", gateway.url])
             #expect(outcome.exit == .status(4))
         }
     }
 
     @Test func anInterruptedWatchLeavesTheJobAlone() async throws {
-        try await FakeGateway.with({ request, _ in
+        try await FakeGateway.with { request, _ in
             request.path.contains("/events")
                 ? .stream(sse(eventJSON(3, "GENERATING"), id: 3), staysOpen: true) : .answer(status: 200, body: eventJSON(1, "QUEUED"))
-        }) { gateway in
+        } during: { gateway in
             let directory = try makeTemporaryDirectory(prefix: "hw-cli")
             defer { removeDirectory(directory) }
             let process = try TestSupport.ChildProcess(

@@ -16,7 +16,9 @@ enum Settings {
         return Logger.Level(rawValue: text)
     }
     static let logFormat = Setting<LineLogHandler.Format>(
-        "log.format", flag: "--log-format", default: .scalar("text"),
+        "log.format",
+        flag: "--log-format",
+        default: .scalar("text"),
         allowed: "one of " + LineLogHandler.Format.allCases.map(\.rawValue).joined(separator: ", "),
         help: "Log lines for people, or one JSON object per line."
     ) { raw in
