@@ -12,10 +12,10 @@ struct GatewayConfiguration: Sendable {
     var dataDirectory = ""
     var pipelines: [Pipeline] = []
     var allowAnyQueue = false
-    var drainWindow: Duration = .seconds(5)
+    var isInsecure = false
     var allowedHosts: [String] = []
     var allowedOrigins: [String] = []
-    var isInsecure = false
+    var drainWindow: Duration = .seconds(5)
 }
 final class GatewayServer: Service {
     init(
