@@ -79,7 +79,7 @@ let package = Package(
             name: "headway",
             dependencies: [
                 "ProgressCore", "RedisLink", "JobStore", "Telemetry", "WebSocketWire", "WorkerRuntime", "Gateway",
-                nio("NIOCore"), nio("NIOPosix"), nio("NIOHTTP1"), nio("NIOFoundationCompat"), logging, lifecycle, "Yams",
+                nio("NIOCore"), nio("NIOPosix"), nio("NIOHTTP1"), logging, lifecycle, "Yams",
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "AsyncHTTPClient", package: "async-http-client"),

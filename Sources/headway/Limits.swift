@@ -21,7 +21,8 @@ enum Limits {
     static let paramsBytes = 256 << 10
     /// Answer time of a request that is no stream.
     static let requestSeconds: Int64 = 30
-    /// Files may take longer: they are bounded by silence, not by length.
+    /// Files may take longer: they are bounded by silence, not by length. Longer than a long poll and the pause between two
+    /// comments of an event stream.
     static let transferIdleSeconds: Int64 = 60
     static let connectSeconds: Int64 = 5
 

@@ -8,7 +8,7 @@ import Testing
 @Suite(.timeLimit(.minutes(1))) struct GatewayClientTests {
     private func client(
         _ script: @escaping @Sendable (FakeGateway.Request, Int) -> FakeGateway.Reply,
-        _ body: (GatewayClient, FakeGateway) async throws -> Void
+        during body: (GatewayClient, FakeGateway) async throws -> Void
     ) async throws {
         try await FakeGateway.with(script) { gateway in
             try await GatewayClient.with(baseURL: gateway.url + "/") { try await body($0, gateway) }
@@ -28,7 +28,9 @@ import Testing
         defer { removeDirectory(directory) }
         let text = String(repeating: "0123456789", count: 30_000)
         write(text, to: "\(directory)/a b.txt")
-        try await client({ _, _ in .answer(status: 201, body: #"{"upload":"u","name":"a b.txt"}"#) }) { client, gateway in
+        try await client { _, _ in
+            .answer(status: 201, body: #"{"upload":"u","name":"a b.txt"}"#)
+        } during: { client, gateway in
             let upload = try await client.upload("\(directory)/a b.txt")
             #expect(upload.upload == "u")
             #expect(gateway.seen.first?.path == "/v1/uploads?name=a%20b.txt")
@@ -39,7 +41,9 @@ import Testing
     @Test func aResultIsDownloadedUnderItsName() async throws {
         let directory = try makeTemporaryDirectory(prefix: "hw-client")
         defer { removeDirectory(directory) }
-        try await client({ _, _ in .answer(status: 200, body: "the model") }) { client, _ in
+        try await client { _, _ in
+            .answer(status: 200, body: "the model")
+        } during: { client, _ in
             let path = try await client.download(.init(name: "m.glb", bytes: 9, url: "/v1/jobs/J/files/m.glb"), into: directory)
             #expect(path == "\(directory)/m.glb")
             #expect(try read(path) == "the model")
@@ -48,7 +52,9 @@ import Testing
 
     @Test(arguments: [("../evil", "/x"), ("a/b", "/x"), ("", "/x"), (".bashrc", "/x"), ("a", "http://elsewhere/x"), ("a", "//elsewhere/x")])
     func hostileResultsAreRefused(_ name: String, _ url: String) async throws {
-        try await client({ _, _ in .answer(status: 200, body: "x") }) { client, gateway in
+        try await client { _, _ in
+            .answer(status: 200, body: "x")
+        } during: { client, gateway in
             await #expect(throws: CommandError.self) { _ = try await client.download(.init(name: name, bytes: 1, url: url), into: "/tmp") }
             #expect(gateway.seen.isEmpty)
         }
@@ -57,7 +63,9 @@ import Testing
     @Test func aBrokenDownloadLeavesNothing() async throws {
         let directory = try makeTemporaryDirectory(prefix: "hw-client")
         defer { removeDirectory(directory) }
-        try await client({ _, _ in .stream("half", staysOpen: false) }) { client, _ in
+        try await client { _, _ in
+            .stream("half", staysOpen: false)
+        } during: { client, _ in
             await #expect(throws: CommandError.self) {
                 _ = try await client.download(.init(name: "m.glb", bytes: 9, url: "/f"), into: directory)
             }
@@ -71,7 +79,9 @@ import Testing
     ])
     func refusalsKeepTheGatewaysWords(_ status: Int, _ code: String, _ expected: CommandError.Code) async throws {
         let body = #"{"error":{"code":"\#(code)","message":"say it","request_id":"r"}}"#
-        try await client({ _, _ in .answer(status: status, body: body) }) { client, _ in
+        try await client { _, _ in
+            .answer(status: status, body: body)
+        } during: { client, _ in
             let error = await #expect(throws: CommandError.self) { _ = try await client.snapshot("J") }
             #expect(error == CommandError(expected, "job J: say it (\(code))"))
         }
@@ -80,7 +90,9 @@ import Testing
     @Test func aLostReplyToASubmitIsAskedForAgainAsTheSameJob() async throws {
         let settings = try SettingsReader(flags: [.init(Settings.submitQueue, "gpu")], environment: [:], file: nil)
         let request = try SubmitRequest(settings)
-        try await client({ _, count in count < 2 ? .broken : .answer(status: 200, body: #"{"job":"J9"}"#) }) { client, gateway in
+        try await client { _, count in
+            count < 2 ? .broken : .answer(status: 200, body: #"{"job":"J9"}"#)
+        } during: { client, gateway in
             let job = try await request.send(to: client).job
             #expect(job == "J9")
             #expect(gateway.seen.count == 3 && Set(gateway.seen.map(\.body)).count == 1)
@@ -90,7 +102,9 @@ import Testing
 
     @Test func stagesAreANicety() async throws {
         let pipelines = #"{"pipelines":[{"name":"relief","stages":[{"name":"a","phase":"ANALYZING","weight":1}]}]}"#
-        try await client({ _, count in count == 0 ? .answer(status: 200, body: pipelines) : .answer(status: 500, body: "") }) { client, _ in
+        try await client { _, count in
+            count == 0 ? .answer(status: 200, body: pipelines) : .answer(status: 500, body: "")
+        } during: { client, _ in
             #expect(await client.stageNames() == ["relief": ["a"]])
             #expect(await client.stageNames().isEmpty)
         }

@@ -10,6 +10,9 @@ struct CommonOptions: ParsableArguments {
     @Option(help: "Least important log line on stderr: trace, debug, info, notice, warning, error, critical.")
     var logLevel: String?
 
+    @Option(help: "Form of log lines: text or json.")
+    var logFormat: String?
+
     /// Flags, environment and file, checked.
     func reader(_ flags: [SettingsReader.Flag]) throws(CommandError) -> SettingsReader {
         let environment = ProcessInfo.processInfo.environment
@@ -17,8 +20,8 @@ struct CommonOptions: ParsableArguments {
         if let path = config ?? environment["HEADWAY_CONFIG"].flatMap({ $0.isEmpty ? nil : $0 }) {
             file = try SettingsFile(path: path, yaml: TextFile.read(path, limit: Limits.settingsFileBytes))
         }
-        let common = SettingsReader.Flag(Settings.logLevel, logLevel)
-        return try SettingsReader(flags: flags + [common], environment: environment, file: file)
+        let common = [SettingsReader.Flag(Settings.logLevel, logLevel), .init(Settings.logFormat, logFormat)]
+        return try SettingsReader(flags: flags + common, environment: environment, file: file)
     }
 }
 

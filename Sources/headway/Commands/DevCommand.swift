@@ -4,6 +4,7 @@ import JobStore
 import Logging
 import RedisLink
 import ServiceLifecycle
+import WorkerRuntime
 
 /// `headway dev`: a private Redis, a gateway and a worker in one process.
 struct DevCommand: AsyncParsableCommand {
@@ -56,7 +57,7 @@ struct DevCommand: AsyncParsableCommand {
     ) throws(CommandError) -> [any Service] {
         let session = try RedisSession(settings, url: redis.url, logger: logger, poolSize: 3)
         let client = session.client()
-        let store = JobStore(redis: client, keys: session.keys)
+        let context = session.context(client)
         let host = try settings.value(Settings.listen).host
         let queues = try settings.optional(Settings.workerQueues) ?? ["relief"]
         let (ports, port) = AsyncStream<Int>.makeStream()
@@ -64,9 +65,7 @@ struct DevCommand: AsyncParsableCommand {
             settings,
             data: "\(data)/data",
             queues: queues,
-            store: store,
-            redis: session.configuration,
-            logger: logger
+            context: context
         ) { bound in
             let url = ListenAddress.url(host: host, port: bound)
             Output.standard.line("listening \(url)")
@@ -85,9 +84,7 @@ struct DevCommand: AsyncParsableCommand {
                 queues: queues,
                 pipeline: pipeline,
                 workDirectory: "\(data)/work",
-                store: store,
-                redis: session.configuration,
-                logger: logger
+                context: context
             ) { Output.standard.line($0.replacing("worker ", with: "worker    ", maxReplacements: 1)) }
             // Ctrl-C on a demo should not wait for a whole job.
             worker.configuration.shutdownGrace =

@@ -45,12 +45,7 @@ struct GatewayCommand: AsyncParsableCommand {
         let session = try RedisSession(settings, logger: logger, poolSize: 2)
         let client = session.client()
         let host = try settings.value(Settings.listen).host
-        let gateway = try GatewayRole(
-            settings,
-            store: JobStore(redis: client, keys: session.keys),
-            redis: session.configuration,
-            logger: logger
-        ) { port in
+        let gateway = try GatewayRole(settings, context: session.context(client)) { port in
             Output.standard.line("listening \(ListenAddress.url(host: host, port: port))")
         }
         try await ServiceRunner.run([RedisService(client: client), gateway], logger: logger)
@@ -97,9 +92,7 @@ struct WorkerCommand: AsyncParsableCommand {
         let worker = try WorkerRole(
             settings,
             command: settings.optional(Settings.workerCommand) ?? [],
-            store: JobStore(redis: client, keys: session.keys),
-            redis: session.configuration,
-            logger: logger
+            context: session.context(client)
         ) { Output.standard.line($0) }
         try await ServiceRunner.run([RedisService(client: client), worker], logger: logger)
     }

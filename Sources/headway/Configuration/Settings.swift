@@ -1,4 +1,5 @@
 import Logging
+import Telemetry
 
 /// The table of all settings: the one place where a flag, an environment name, a key of the file and a default are spelled.
 enum Settings {
@@ -13,6 +14,16 @@ enum Settings {
     ) { raw in
         guard case .scalar(let text) = raw else { return nil }
         return Logger.Level(rawValue: text)
+    }
+    static let logFormat = Setting<LineLogHandler.Format>(
+        "log.format",
+        flag: "--log-format",
+        default: .scalar("text"),
+        allowed: "one of " + LineLogHandler.Format.allCases.map(\.rawValue).joined(separator: ", "),
+        help: "Log lines for people, or one JSON object per line."
+    ) { raw in
+        guard case .scalar(let text) = raw else { return nil }
+        return LineLogHandler.Format(rawValue: text)
     }
     static let pipelines = Setting.text(
         "pipelines",
@@ -271,7 +282,7 @@ enum Settings {
 
     /// In the order of the documentation.
     static let all: [SettingInfo] = [
-        logLevel.info, pipelines.info, redisURL.info, redisPassword.info, redisPrefix.info, listen.info, gatewayURL.info,
+        logLevel.info, logFormat.info, pipelines.info, redisURL.info, redisPassword.info, redisPrefix.info, listen.info, gatewayURL.info,
         gatewayData.info, insecure.info, anyQueue.info, gatewayQueues.info, allowedHosts.info, allowedOrigins.info, drain.info,
         workerQueues.info, workerPipeline.info, workerName.info, concurrency.info, workDirectory.info, updateRate.info,
         workerGrace.info, cancelGrace.info, maxRuntime.info, workerCommand.info, json.info, lostAfter.info, submitQueue.info,

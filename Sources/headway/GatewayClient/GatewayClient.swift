@@ -34,6 +34,8 @@ struct GatewayClient: Sendable {
     static func with<Value>(baseURL: String, _ body: (GatewayClient) async throws -> Value) async throws -> Value {
         var configuration = HTTPClient.Configuration()
         configuration.timeout.connect = .seconds(Limits.connectSeconds)
+        configuration.timeout.read = .seconds(Limits.transferIdleSeconds)
+        configuration.timeout.write = .seconds(Limits.transferIdleSeconds)
         // Every watched job holds one connection open.
         configuration.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = Limits.watchedJobs + 8
         // Retrying is ours: with a bound, with jitter, and told to the user.

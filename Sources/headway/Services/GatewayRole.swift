@@ -11,9 +11,7 @@ import Telemetry
 struct GatewayRole: Service {
     let configuration: GatewayConfiguration
     let queues: [String]
-    let store: JobStore
-    let redis: RedisConfiguration
-    let logger: Logger
+    let context: RoleContext
     /// Called once, with the bound port.
     let onListening: @Sendable (Int) -> Void
 
@@ -21,9 +19,7 @@ struct GatewayRole: Service {
         _ settings: SettingsReader,
         data: String? = nil,
         queues: [String] = [],
-        store: JobStore,
-        redis: RedisConfiguration,
-        logger: Logger,
+        context: RoleContext,
         onListening: @escaping @Sendable (Int) -> Void
     ) throws(CommandError) {
         let address = try settings.value(Settings.listen)
@@ -34,41 +30,39 @@ struct GatewayRole: Service {
                     + "listen on 127.0.0.1 behind a proxy, or say --insecure (HEADWAY_GATEWAY_INSECURE)"
             )
         }
-        var configuration = GatewayConfiguration()
-        configuration.host = address.host
-        configuration.port = address.port
-        configuration.dataDirectory = try settings.value(Settings.gatewayData, override: data)
-        configuration.pipelines = try Pipelines.load(settings)
-        configuration.allowAnyQueue = try settings.value(Settings.anyQueue)
-        configuration.allowedHosts = try settings.value(Settings.allowedHosts)
-        configuration.allowedOrigins = try settings.value(Settings.allowedOrigins)
-        configuration.drainWindow = try settings.value(Settings.drain)
-        configuration.isInsecure = isInsecure
+        configuration = GatewayConfiguration(
+            host: address.host,
+            port: address.port,
+            dataDirectory: try settings.value(Settings.gatewayData, override: data),
+            pipelines: try Pipelines.load(settings),
+            allowAnyQueue: try settings.value(Settings.anyQueue),
+            isInsecure: isInsecure,
+            allowedHosts: try settings.value(Settings.allowedHosts),
+            allowedOrigins: try settings.value(Settings.allowedOrigins),
+            drainWindow: try settings.value(Settings.drain)
+        )
         try Directory.make(configuration.dataDirectory)
-        self.configuration = configuration
         self.queues = try queues + settings.value(Settings.gatewayQueues)
-        self.store = store
-        self.redis = redis
-        self.logger = logger
+        self.context = context
         self.onListening = onListening
     }
 
     func run() async throws {
         do {
             try await cancelWhenGracefulShutdown {
-                try await StoreStart.prepare(store, logger: logger)
-                if !queues.isEmpty { try await store.registerQueues(queues) }
+                try await StoreStart.prepare(context.store, logger: context.logger)
+                if !queues.isEmpty { try await context.store.registerQueues(queues) }
             }
         } catch is CancellationError {
             return
         }
         let server = GatewayServer(
             configuration: configuration,
-            store: store,
-            redis: redis,
-            registry: MetricsRegistry(),
+            store: context.store,
+            redis: context.redis,
+            registry: context.registry,
             group: MultiThreadedEventLoopGroup.singleton,
-            logger: logger
+            logger: context.logger
         )
         try await withThrowingTaskGroup(of: Bool.self) { group in
             group.addTask {

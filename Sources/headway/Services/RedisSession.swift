@@ -2,6 +2,15 @@ import JobStore
 import Logging
 import NIOPosix
 import RedisLink
+import Telemetry
+
+/// What the roles of one process share.
+struct RoleContext: Sendable {
+    let store: JobStore
+    let redis: RedisConfiguration
+    let registry: MetricsRegistry
+    let logger: Logger
+}
 
 /// One command's connection to Redis, opened by the settings and closed when the command is done.
 struct RedisSession {
@@ -28,6 +37,11 @@ struct RedisSession {
     /// A client whose `run()` the caller must drive.
     func client() -> RedisClient {
         RedisClient(configuration: configuration, eventLoopGroup: MultiThreadedEventLoopGroup.singleton, logger: logger)
+    }
+
+    /// What roles of this process share, on `client`.
+    func context(_ client: RedisClient) -> RoleContext {
+        RoleContext(store: JobStore(redis: client, keys: keys), redis: configuration, registry: MetricsRegistry(), logger: logger)
     }
 
     /// Runs `body` with a store.

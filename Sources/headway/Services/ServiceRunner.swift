@@ -3,6 +3,7 @@ import JobStore
 import Logging
 import RedisLink
 import ServiceLifecycle
+import Telemetry
 import UnixSignals
 
 /// Runs services until a signal or the first failure, and ends them in reverse order.
@@ -78,7 +79,7 @@ enum StoreStart {
                 return
             } catch {
                 guard error.code == .unavailable, .now < deadline else { throw RedisSession.explain(error) }
-                logger.debug("redis is not there yet", metadata: ["error.message": "\(error.message)"])
+                logger.debug("redis is not there yet", metadata: [LogKey.errorMessage: "\(error.message)"])
             }
             try await Task.sleep(for: .milliseconds(200))
         }
@@ -101,11 +102,8 @@ enum Explanation {
 enum Logs {
     static func bootstrap(_ settings: SettingsReader, label: String) throws(CommandError) -> Logger {
         let level = try settings.value(Settings.logLevel)
-        LoggingSystem.bootstrap { label in
-            var handler = StreamLogHandler.standardError(label: label)
-            handler.logLevel = level
-            return handler
-        }
+        let format = try settings.value(Settings.logFormat)
+        LoggingSystem.bootstrap { LineLogHandler(label: $0, format: format, level: level) }
         return Logger(label: label)
     }
 }

@@ -12,10 +12,10 @@ struct GatewayConfiguration: Sendable {
     var dataDirectory = ""
     var pipelines: [Pipeline] = []
     var allowAnyQueue = false
-    var drainWindow: Duration = .seconds(5)
+    var isInsecure = false
     var allowedHosts: [String] = []
     var allowedOrigins: [String] = []
-    var isInsecure = false
+    var drainWindow: Duration = .seconds(5)
 }
 final class GatewayServer: Service {
     init(
@@ -28,31 +28,4 @@ final class GatewayServer: Service {
     ) {}
     func run() async throws {}
     func waitUntilListening() async throws -> SocketAddress { throw CommandError(.failed, "stub") }
-}
-struct WorkerConfiguration: Sendable {
-    var name = ""
-    var queues: [String] = []
-    var concurrency = 1
-    var pipeline = ""
-    var gatewayURL = ""
-    var workDirectory = ""
-    var updatesPerSecond = 4.0
-    var shutdownGrace: Duration = .seconds(30)
-    var maxRuntime: Duration = .seconds(86400)
-    var version = ""
-}
-protocol GeneratorBackend: Sendable {}
-struct SubprocessBackend: GeneratorBackend { init(command: [String], grace: Duration) {} }
-final class Worker: Service {
-    init(
-        configuration: WorkerConfiguration,
-        store: JobStore,
-        redis: RedisConfiguration,
-        pipelines: [Pipeline],
-        backend: any GeneratorBackend,
-        registry: MetricsRegistry,
-        group: any EventLoopGroup,
-        logger: Logger
-    ) {}
-    func run() async throws {}
 }

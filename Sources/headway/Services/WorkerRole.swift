@@ -6,6 +6,7 @@ import ProgressCore
 import RedisLink
 import ServiceLifecycle
 import Telemetry
+import WorkerRuntime
 
 /// The worker as one of several services: makes sure of Redis, says that it is ready, runs jobs.
 struct WorkerRole: Service {
@@ -13,9 +14,7 @@ struct WorkerRole: Service {
     let command: [String]
     let cancelGrace: Duration
     let pipelines: [Pipeline]
-    let store: JobStore
-    let redis: RedisConfiguration
-    let logger: Logger
+    let context: RoleContext
     let onReady: @Sendable (String) -> Void
 
     init(
@@ -24,9 +23,7 @@ struct WorkerRole: Service {
         queues: [String]? = nil,
         pipeline: String? = nil,
         workDirectory: String? = nil,
-        store: JobStore,
-        redis: RedisConfiguration,
-        logger: Logger,
+        context: RoleContext,
         onReady: @escaping @Sendable (String) -> Void
     ) throws(CommandError) {
         pipelines = try Pipelines.load(settings)
@@ -56,27 +53,25 @@ struct WorkerRole: Service {
         try Directory.make(configuration.workDirectory)
         self.configuration = configuration
         self.command = command
-        self.store = store
-        self.redis = redis
-        self.logger = logger
+        self.context = context
         self.onReady = onReady
     }
 
     func run() async throws {
         do {
-            try await cancelWhenGracefulShutdown { try await StoreStart.prepare(store, logger: logger) }
+            try await cancelWhenGracefulShutdown { try await StoreStart.prepare(context.store, logger: context.logger) }
         } catch is CancellationError {
             return
         }
         let worker = Worker(
             configuration: configuration,
-            store: store,
-            redis: redis,
+            store: context.store,
+            redis: context.redis,
             pipelines: pipelines,
             backend: SubprocessBackend(command: command, grace: cancelGrace),
-            registry: MetricsRegistry(),
+            registry: context.registry,
             group: MultiThreadedEventLoopGroup.singleton,
-            logger: logger
+            logger: context.logger
         )
         onReady("worker \(configuration.name) serving \(configuration.queues.joined(separator: " "))")
         try await worker.run()

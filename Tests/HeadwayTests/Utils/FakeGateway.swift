@@ -35,7 +35,7 @@ final class FakeGateway: Sendable {
     /// - Parameter script: The reply to a request; the number counts requests of the same method and path before it.
     static func with<Value>(
         _ script: @escaping @Sendable (Request, Int) -> Reply,
-        _ body: (FakeGateway) async throws -> Value
+        during body: (FakeGateway) async throws -> Value
     ) async throws -> Value {
         let gateway = FakeGateway(script)
         let channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
