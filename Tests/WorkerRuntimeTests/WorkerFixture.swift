@@ -128,7 +128,9 @@ struct WorkerFixture: Sendable {
         gatewayURL: String? = nil,
         settings: StoreSettings? = nil,
         hints: Bool = false,
-        edit: (inout WorkerConfiguration) -> Void = { _ in },
+        concurrency: Int = 1,
+        updatesPerSecond: Double = 4,
+        shutdownGrace: Duration = .seconds(20),
         _ body: (WorkerFixture) async throws -> Void
     ) async throws {
         let server = try await RedisServer.start(options)
@@ -142,14 +144,15 @@ struct WorkerFixture: Sendable {
         let store = JobStore(redis: client, keys: Keys(), settings: settings ?? quick)
         let flaky = FlakyStore(store)
         try await withTemporaryDirectory { root in
-            var configuration = WorkerConfiguration(
+            let configuration = WorkerConfiguration(
                 name: "w1",
                 queues: ["gpu"],
+                concurrency: concurrency,
                 gatewayURL: gatewayURL,
                 workDirectory: root + "/work",
-                shutdownGrace: .seconds(20)
+                updatesPerSecond: updatesPerSecond,
+                shutdownGrace: shutdownGrace
             )
-            edit(&configuration)
             let worker = Worker(
                 configuration: configuration,
                 store: flaky,

@@ -34,7 +34,7 @@ import Testing
 
     @Test func severalJobsRunAtOnceAndInOrder() async throws {
         let script = "echo '{\"stage\":\"shape_generation\"}' >&3; sleep 0.3"
-        try await WorkerFixture.with(script: script, edit: { $0.concurrency = 3 }) { fixture in
+        try await WorkerFixture.with(script: script, concurrency: 3) { fixture in
             var jobs: [JobID] = []
             for index in 0..<6 { jobs.append(try await fixture.submit("j\(index)")) }
             try await eventually("three run") { try await fixture.store.workers().first?.jobs.count == 3 }
@@ -48,7 +48,7 @@ import Testing
             echo '{"stage":"shape_generation","step":0,"steps":200}' >&3
             for i in $(seq 1 200); do echo "{\\"step\\":$i}" >&3; sleep 0.01; done
             """
-        try await WorkerFixture.with(script: script, edit: { $0.updatesPerSecond = 5 }) { fixture in
+        try await WorkerFixture.with(script: script, updatesPerSecond: 5) { fixture in
             let job = try await fixture.submit("a")
             try await fixture.end(of: job)
             let times = fixture.flaky.calls("advance").map(\.at)
@@ -221,7 +221,7 @@ import Testing
 
     @Test func whatDoesNotFinishInTimeIsHandedBack() async throws {
         let script = "echo '{\"stage\":\"shape_generation\"}' >&3; sleep 300"
-        try await WorkerFixture.with(script: script, edit: { $0.shutdownGrace = .milliseconds(200) }) { fixture in
+        try await WorkerFixture.with(script: script, shutdownGrace: .milliseconds(200)) { fixture in
             let job = try await fixture.submit("a")
             try await fixture.reaches(job, "the stage") { $0.fields["stage"] == "shape_generation" }
             fixture.worker.drain()
