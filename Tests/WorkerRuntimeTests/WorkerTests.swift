@@ -73,6 +73,25 @@ import Testing
         }
     }
 
+    @Test func aHintMakesACancelQuick() async throws {
+        var settings = StoreSettings()
+        settings.heartbeat = .seconds(60)
+        settings.lease = .seconds(180)
+        // The state does not change either, so that no progress reply carries the cancel.
+        let script = "echo '{\"stage\":\"unknown to the pipeline\"}' >&3; sleep 300"
+        try await WorkerFixture.with(script: script, settings: settings, hints: true) { fixture in
+            let job = try await fixture.submit("a")
+            try await fixture.reaches(job, "the stage") { $0.fields["stage"] != nil }
+            try await eventually("the worker listens") {
+                try await fixture.server.cli("PUBSUB", "NUMSUB", fixture.store.keys.workerHints("w1")).contains("1")
+            }
+            let start = ContinuousClock.now
+            _ = try await fixture.store.cancel(job, by: "me", reason: nil)
+            #expect(try await fixture.end(of: job).phase == .cancelled)
+            #expect(ContinuousClock.now - start < .seconds(5))
+        }
+    }
+
     @Test func aFailureWithoutRetryIsFailed() async throws {
         try await WorkerFixture.with(script: "echo 'no CUDA device' >&2; exit 7") { fixture in
             let job = try await fixture.submit("a") { $0.maxAttempts = 1 }
