@@ -165,7 +165,7 @@ struct WorkerFixture: Sendable {
             )
             try await withThrowingTaskGroup(of: Void.self) { tasks in
                 tasks.addTask { try await client.run() }
-                _ = try await store.prepare()
+                try await eventually("the store is ready") { (try? await store.prepare()) != nil }
                 let running = Task { try await worker.run() }  // ended below by draining it, as a service is
                 do {
                     try await body(WorkerFixture(server: server, store: store, flaky: flaky, worker: worker, root: root))
