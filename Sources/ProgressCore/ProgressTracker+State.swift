@@ -74,11 +74,11 @@ extension ProgressTracker {
     /// One decimal, downwards: 99.99 must not read 100.
     private static func tenths(_ value: Double) -> Double {
         // The small addition keeps 42.3 from reading 42.2 because it is stored as 42.2999….
-        min(max((value * 10 + 1e-6).rounded(.down) / 10, 0), 100)
+        Double(Int(min(max(value, 0), 100) * 10 + 1e-6)) / 10
     }
 
     private static func milliseconds(_ value: Double?) -> Int? {
-        value.map { $0.isFinite ? Int(min(max($0, 0), Double(ProgressLimits.durationMs)).rounded()) : ProgressLimits.durationMs }
+        value.map { $0.isFinite ? Int(min(max($0, 0), Double(ProgressLimits.durationMs)) + 0.5) : ProgressLimits.durationMs }
     }
 }
 
@@ -96,6 +96,7 @@ enum FourDigits {
             scaled /= 10
             scale /= 10
         }
-        return (value * scale).rounded() / scale
+        // Below 10 000 here, so that it fits.
+        return Double(Int(value * scale + 0.5)) / scale
     }
 }
