@@ -72,7 +72,8 @@ final class FakeRedis: HubSource, @unchecked Sendable {
     private func publish(_ job: JobID, _ kind: LiveEvent.Kind, _ state: Job, body: String? = nil) {
         let hex = String(state.seq, radix: 16)
         let letter = Character(Unicode.Scalar(kind.rawValue))
-        let payload = "1" + String(repeating: "0", count: 16 - hex.count) + hex + String(letter) + "\(state.phase.rank)0 " + (body ?? state.body)
+        let payload =
+            "1" + String(repeating: "0", count: 16 - hex.count) + hex + String(letter) + "\(state.phase.rank)0 " + (body ?? state.body)
         send(channel(of: job), payload)
     }
 

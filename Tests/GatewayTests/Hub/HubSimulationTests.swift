@@ -31,8 +31,12 @@ struct HubSimulationTests {
         limits.silence = .hours(1)
         let world = HubWorld(seed: seed, loops: 1 + Int(seed % 3), limits: limits)
         world.redis.weather = FakeRedis.Weather(
-            lost: [0, 5, 30][Int.random(in: 0..<3, using: &dice)], copied: 5, late: [0, 30][Int.random(in: 0..<2, using: &dice)],
-            slowness: [0, 20, 150][Int.random(in: 0..<3, using: &dice)], failing: [0, 10][Int.random(in: 0..<2, using: &dice)])
+            lost: [0, 5, 30][Int.random(in: 0..<3, using: &dice)],
+            copied: 5,
+            late: [0, 30][Int.random(in: 0..<2, using: &dice)],
+            slowness: [0, 20, 150][Int.random(in: 0..<3, using: &dice)],
+            failing: [0, 10][Int.random(in: 0..<2, using: &dice)]
+        )
         let jobs = (0..<Int.random(in: 1...4, using: &dice)).map { HubWorld.job("job-\($0)") }
         var watches: [Watch] = []
         var resets: Set<String> = []
@@ -131,7 +135,9 @@ struct HubSimulationTests {
         guard !resets.contains(watch.job.text) else { return }
         let seen = Set(events.compactMap(\.seq))
         let first = watch.since ?? events.first?.seq ?? 0
-        if let since = watch.since { #expect(!seen.contains(since) || events.last?.seq == since, "seed \(seed) since \(since): \(events.map { ($0.type, $0.seq) })") }
+        if let since = watch.since {
+            #expect(!seen.contains(since) || events.last?.seq == since, "seed \(seed) since \(since): \(events.map { ($0.type, $0.seq) })")
+        }
         let owed = truth.milestones.map(\.seq).filter { $0 > first }
         #expect(seen.isSuperset(of: owed), "seed \(seed): \(watch.job) since \(first): milestones \(owed) not all in \(seen.sorted())")
     }

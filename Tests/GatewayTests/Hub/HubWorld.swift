@@ -67,10 +67,18 @@ final class HubWorld {
     }
 
     func eventStream(
-        _ requests: [WatchRequest], isMulti: Bool = false, on loop: Int = 0, principal: Principal = .anonymous
+        _ requests: [WatchRequest],
+        isMulti: Bool = false,
+        on loop: Int = 0,
+        principal: Principal = .anonymous
     ) -> TestClient {
         let session = SSESession(
-            hub: hub, principal: principal, requests: requests, isMulti: isMulti, connectionID: "c\(clients.count)")
+            hub: hub,
+            principal: principal,
+            requests: requests,
+            isMulti: isMulti,
+            connectionID: "c\(clients.count)"
+        )
         return add(TestClient(session, on: loops[loop % loops.count], isWebSocket: false))
     }
 
