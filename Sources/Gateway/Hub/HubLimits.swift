@@ -59,6 +59,9 @@ public struct HubLimits: Sendable {
     public var channelsPerSubscribe = 512
     /// A watched job that was silent for longer is read again: the bound on what a lost message can cost.
     public var staleness = TimeAmount.seconds(5)
+    /// Every so many of these comparisons is of the whole state: after a failover nobody noticed, another history may have
+    /// reached the same seq.
+    public var verificationsPerHead = 6
     /// A state known for less than this is served to a new watcher without a read.
     public var freshness = TimeAmount.seconds(1)
     /// Stays subscribed this long after the last watcher left: pages reload.
