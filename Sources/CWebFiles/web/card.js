@@ -184,7 +184,7 @@ export class Card {
     const files = event.result?.files ?? [];
     const model = files.find((file) => file.name.endsWith('.glb')) ?? files[0];
     const preview = files.find((file) => file.name === 'preview.png');
-    if (preview) this.show(preview.url, true);
+    if (preview?.url) this.show(preview.url, true);
     this.end('done', Number.isFinite(event.duration_ms) ? `Done in ${say.exactly(event.duration_ms)}` : 'Done');
     this.announce(`${this.name}: done`);
     const facts = event.result ?? {};
@@ -192,7 +192,7 @@ export class Card {
     if (Number.isFinite(facts.triangles)) details.push(`${facts.triangles.toLocaleString('en')} triangles`);
     if (Array.isArray(facts.size_mm)) details.push(`${facts.size_mm.map((side) => Math.round(side)).join(' × ')} mm`);
     this.part('.detail').textContent = details.join(' · ');
-    if (!model) return;
+    if (!model?.url) return;
     const link = this.part('.download');
     link.href = model.url;
     link.download = model.name.endsWith('.glb') ? `${this.name.replace(/\.[^.]*$/, '') || 'relief'}.glb` : model.name;
