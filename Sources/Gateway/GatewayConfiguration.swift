@@ -24,8 +24,15 @@ public struct GatewayConfiguration: Sendable {
     public var limits: GatewayLimits
 
     public init(
-        host: String = "127.0.0.1", port: Int = 8080, dataDirectory: String, pipelines: [Pipeline] = [], allowAnyQueue: Bool = false,
-        isInsecure: Bool = false, allowedHosts: [String] = [], allowedOrigins: [String] = [], drainWindow: Duration = .seconds(5),
+        host: String = "127.0.0.1",
+        port: Int = 8080,
+        dataDirectory: String,
+        pipelines: [Pipeline] = [],
+        allowAnyQueue: Bool = false,
+        isInsecure: Bool = false,
+        allowedHosts: [String] = [],
+        allowedOrigins: [String] = [],
+        drainWindow: Duration = .seconds(5),
         limits: GatewayLimits = .init()
     ) {
         self.host = host

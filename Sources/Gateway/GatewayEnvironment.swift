@@ -13,7 +13,8 @@ struct GatewayEnvironment: Sendable {
         random: {
             var generator = SystemRandomNumberGenerator()
             return generator.next()
-        })
+        }
+    )
 
     /// A fresh job id.
     func makeJobID() -> JobID {

@@ -28,8 +28,12 @@ public final class GatewayServer: Service {
     private let swept: Counter
 
     public init(
-        configuration: GatewayConfiguration, store: JobStore, redis: RedisConfiguration, registry: MetricsRegistry,
-        group: any EventLoopGroup, logger: Logger
+        configuration: GatewayConfiguration,
+        store: JobStore,
+        redis: RedisConfiguration,
+        registry: MetricsRegistry,
+        group: any EventLoopGroup,
+        logger: Logger
     ) {
         self.configuration = configuration
         self.store = store
@@ -42,19 +46,33 @@ public final class GatewayServer: Service {
         blobs = DirectoryBlobStore(root: configuration.dataDirectory, limits: limits, environment: environment)
         health = HealthMonitor(hub: hub, store: store, limits: limits, registry: registry)
         let context = RouteContext(
-            store: store, hub: hub, blobs: blobs, limits: limits, pipelines: configuration.pipelines, registry: registry,
-            environment: environment, queues: QueueNames(store: store, limits: limits, allowsAny: configuration.allowAnyQueue),
-            health: health, logger: logger)
+            store: store,
+            hub: hub,
+            blobs: blobs,
+            limits: limits,
+            pipelines: configuration.pipelines,
+            registry: registry,
+            environment: environment,
+            queues: QueueNames(store: store, limits: limits, allowsAny: configuration.allowAnyQueue),
+            health: health,
+            logger: logger
+        )
         let hub = hub
         let routes =
             JobRoutes(context: context).routes + StreamRoutes(context: context).routes + BlobRoutes(context: context).routes
             + SystemRoutes(context: context, isDraining: { hub.isDraining }).routes + WebFiles(registry: registry).routes
         http = HTTPService(
-            router: Router(routes), limits: limits,
+            router: Router(routes),
+            limits: limits,
             hostPolicy: HostPolicy(
-                isLoopback: Self.isLoopback(configuration.host), allowedHosts: configuration.allowedHosts,
-                allowedOrigins: configuration.allowedOrigins),
-            environment: environment, registry: registry, logger: logger)
+                isLoopback: Self.isLoopback(configuration.host),
+                allowedHosts: configuration.allowedHosts,
+                allowedOrigins: configuration.allowedOrigins
+            ),
+            environment: environment,
+            registry: registry,
+            logger: logger
+        )
         listening = group.next().makePromise(of: SocketAddress.self)
         draining = registry.gauge(.gatewayDraining)
         swept = registry.counter(.blobsSwept)
@@ -89,7 +107,8 @@ public final class GatewayServer: Service {
             throw GatewayError(
                 .insecureListen,
                 "\(configuration.host) can be reached from other machines and nothing asks who comes: listen on 127.0.0.1 behind a proxy, "
-                    + "or say --insecure")
+                    + "or say --insecure"
+            )
         }
         try await blobs.prepare()
         let channel = try await bind()
@@ -128,7 +147,10 @@ public final class GatewayServer: Service {
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .serverChannelOption(.maxMessagesPerRead, value: 64)
             .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
-            .childChannelOption(.recvAllocator, value: AdaptiveRecvByteBufferAllocator(minimum: 512, initial: 2048, maximum: limits.readBytes))
+            .childChannelOption(
+                .recvAllocator,
+                value: AdaptiveRecvByteBufferAllocator(minimum: 512, initial: 2048, maximum: limits.readBytes)
+            )
             .childChannelOption(.maxMessagesPerRead, value: 2)
             .childChannelInitializer { [weak self] channel in
                 channel.eventLoop.makeCompletedFuture {
@@ -143,7 +165,9 @@ public final class GatewayServer: Service {
             return try await bootstrap.bind(host: configuration.host, port: configuration.port).get()
         } catch let error as IOError where error.errnoCode == EADDRINUSE {
             throw GatewayError(
-                .cannotListen, "port \(configuration.port) of \(configuration.host) is taken: stop who holds it, or choose another with --listen")
+                .cannotListen,
+                "port \(configuration.port) of \(configuration.host) is taken: stop who holds it, or choose another with --listen"
+            )
         } catch {
             throw GatewayError(.cannotListen, "cannot listen on \(configuration.host):\(configuration.port): \(error)")
         }

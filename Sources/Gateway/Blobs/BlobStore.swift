@@ -44,7 +44,10 @@ protocol BlobStore: Sendable {
     ///   - inspect: looks at the first bytes (at most 16), and may refuse.
     ///   - commit: asked when all bytes are there; what it throws leaves nothing behind.
     func write(
-        _ place: BlobPlace, body: RequestBody, limit: Int, inspect: @Sendable (ByteBuffer) throws(GatewayError) -> Void,
+        _ place: BlobPlace,
+        body: RequestBody,
+        limit: Int,
+        inspect: @Sendable (ByteBuffer) throws(GatewayError) -> Void,
         commit: @Sendable () async throws -> Void
     ) async throws -> BlobInfo
 

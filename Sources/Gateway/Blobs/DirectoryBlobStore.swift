@@ -45,7 +45,10 @@ struct DirectoryBlobStore: BlobStore {
     // MARK: Writing
 
     func write(
-        _ place: BlobPlace, body: RequestBody, limit: Int, inspect: @Sendable (ByteBuffer) throws(GatewayError) -> Void,
+        _ place: BlobPlace,
+        body: RequestBody,
+        limit: Int,
+        inspect: @Sendable (ByteBuffer) throws(GatewayError) -> Void,
         commit: @Sendable () async throws -> Void
     ) async throws -> BlobInfo {
         let path = temporary + "/" + environment.makeSecretID()

@@ -69,7 +69,12 @@ extension HTTPConnectionHandler {
         account(exchange, response)
         let isHead = exchange.head.method == .HEAD
         let bytes = service.writer.write(
-            response, requestID: exchange.requestID, isHead: isHead, keepsAlive: keeps, allocator: context.channel.allocator)
+            response,
+            requestID: exchange.requestID,
+            isHead: isHead,
+            keepsAlive: keeps,
+            allocator: context.channel.allocator
+        )
         let number = exchange.number
         if case .file(let file, let range) = response.body, !isHead, !range.isEmpty {
             context.write(wrapOutboundOut(bytes), promise: nil)
@@ -136,7 +141,8 @@ extension HTTPConnectionHandler {
                 LogKey.requestID: "\(exchange.requestID)", LogKey.method: "\(exchange.head.method.rawValue)",
                 LogKey.route: "\(exchange.route?.pattern ?? "none")", LogKey.status: "\(response.status)",
                 LogKey.durationMs: "\(microseconds / 1000)",
-            ])
+            ]
+        )
     }
 
     // MARK: Answers that belong to no route
@@ -151,8 +157,12 @@ extension HTTPConnectionHandler {
         arm(limits.lingerTimeout)
         service.metrics.unknownRoute.answered(status: refusal.status, microseconds: nil)
         let bytes = service.writer.write(
-            .error(refusal, requestID: requestID), requestID: requestID, isHead: false, keepsAlive: false,
-            allocator: context.channel.allocator)
+            .error(refusal, requestID: requestID),
+            requestID: requestID,
+            isHead: false,
+            keepsAlive: false,
+            allocator: context.channel.allocator
+        )
         context.writeAndFlush(wrapOutboundOut(bytes), promise: nil)
         context.close(mode: .output, promise: nil)
         pump()
@@ -164,7 +174,9 @@ extension HTTPConnectionHandler {
         if exchange?.foreignOrigin != nil {
             response.add("access-control-allow-methods", allow)
             response.add(
-                "access-control-allow-headers", "content-type, if-none-match, last-event-id, range, headway-fence, x-request-id, traceparent")
+                "access-control-allow-headers",
+                "content-type, if-none-match, last-event-id, range, headway-fence, x-request-id, traceparent"
+            )
             response.add("access-control-max-age", "600")
         }
         return response
@@ -172,7 +184,9 @@ extension HTTPConnectionHandler {
 
     /// A client that waits for permission to send its body gets it (RFC 9110 §10.1.1).
     func continueIfExpected(_ head: HTTPRequestHead) {
-        guard head.version.minor >= 1, head.headers.first(name: "expect")?.lowercased() == "100-continue", Self.hasBody(head) else { return }
+        guard head.version.minor >= 1, head.headers.first(name: "expect")?.lowercased() == "100-continue", Self.hasBody(head) else {
+            return
+        }
         context?.writeAndFlush(wrapOutboundOut(ByteBuffer(string: "HTTP/1.1 100 Continue\r\n\r\n")), promise: nil)
     }
 

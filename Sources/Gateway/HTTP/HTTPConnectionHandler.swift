@@ -219,8 +219,12 @@ final class HTTPConnectionHandler: ChannelInboundHandler, ChannelOutboundHandler
         // llhttp parses nothing behind a request that asks for another protocol, granted or not.
         let stopsDecoder = head.method == .CONNECT || head.headers.contains(name: "upgrade")
         exchange = Exchange(
-            number: exchanges, requestID: service.ids.id(for: head), head: head, startedAt: .now(),
-            keepsAlive: head.isKeepAlive && !stopsDecoder)
+            number: exchanges,
+            requestID: service.ids.id(for: head),
+            head: head,
+            startedAt: .now(),
+            keepsAlive: head.isKeepAlive && !stopsDecoder
+        )
         arm(limits.bodyTimeout)
         do {
             try route(head)
@@ -241,13 +245,20 @@ final class HTTPConnectionHandler: ChannelInboundHandler, ChannelOutboundHandler
         case .methodNotAllowed(let allow):
             if head.method == .OPTIONS { return refuseEarly(preflight(allow: allow)) }
             var response = HTTPResponse.error(
-                GatewayError(.methodNotAllowed, "this path takes \(allow)"), requestID: current.requestID)
+                GatewayError(.methodNotAllowed, "this path takes \(allow)"),
+                requestID: current.requestID
+            )
             response.add("allow", allow)
             refuseEarly(response)
         case .route(let route, let parameters):
             exchange?.route = route
             let request = HTTPRequest(
-                id: current.requestID, head: head, target: target, principal: service.principal(of: head), parameters: parameters)
+                id: current.requestID,
+                head: head,
+                target: target,
+                principal: service.principal(of: head),
+                parameters: parameters
+            )
             if case .streamed(let action) = route.action { return stream(request, action) }
             let limit = route.action.bodyLimit
             if let length = Self.contentLength(head), length > limit { throw Self.tooLarge(limit) }

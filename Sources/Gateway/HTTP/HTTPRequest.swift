@@ -25,8 +25,10 @@ struct HTTPRequest: Sendable {
     static func job(_ text: String) throws(GatewayError) -> JobID {
         guard let job = JobID(text) else {
             throw GatewayError(
-                .badRequest, "a job's id has 1–\(JobID.maximumLength) characters of A-Z a-z 0-9 . _ : - (and ~ before a child's number)",
-                field: "job")
+                .badRequest,
+                "a job's id has 1–\(JobID.maximumLength) characters of A-Z a-z 0-9 . _ : - (and ~ before a child's number)",
+                field: "job"
+            )
         }
         return job
     }

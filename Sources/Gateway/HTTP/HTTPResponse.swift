@@ -39,12 +39,18 @@ struct HTTPResponse: Sendable {
 
     static func json(_ bytes: ByteBuffer, status: Int = 200) -> HTTPResponse {
         HTTPResponse(
-            status: status, headers: [("content-type", "application/json"), ("cache-control", "no-store")], body: .bytes(bytes))
+            status: status,
+            headers: [("content-type", "application/json"), ("cache-control", "no-store")],
+            body: .bytes(bytes)
+        )
     }
 
     static func text(_ text: String, contentType: String = "text/plain; charset=utf-8") -> HTTPResponse {
         HTTPResponse(
-            status: 200, headers: [("content-type", contentType), ("cache-control", "no-store")], body: .bytes(ByteBuffer(string: text)))
+            status: 200,
+            headers: [("content-type", contentType), ("cache-control", "no-store")],
+            body: .bytes(ByteBuffer(string: text))
+        )
     }
 
     static func error(_ error: GatewayError, requestID: String) -> HTTPResponse {

@@ -17,7 +17,11 @@ final class HTTPService: Sendable {
     private let draining = Atomic<Bool>(false)
 
     init(
-        router: Router, limits: GatewayLimits, hostPolicy: HostPolicy, environment: GatewayEnvironment, registry: MetricsRegistry,
+        router: Router,
+        limits: GatewayLimits,
+        hostPolicy: HostPolicy,
+        environment: GatewayEnvironment,
+        registry: MetricsRegistry,
         logger: Logger
     ) {
         self.router = router
@@ -45,14 +49,17 @@ final class HTTPService: Sendable {
             if error.code == .corrupt {
                 logger.error(
                     "redis answered something unexpected",
-                    metadata: [LogKey.requestID: "\(requestID)", LogKey.errorMessage: "\(error.message)"])
+                    metadata: [LogKey.requestID: "\(requestID)", LogKey.errorMessage: "\(error.message)"]
+                )
             }
             return GatewayError(error)
         case is CancellationError:
             return GatewayError(.draining, "the gateway stops: repeat the request", retryAfterSeconds: 1)
         default:
             logger.error(
-                "request failed", metadata: [LogKey.requestID: "\(requestID)", LogKey.errorMessage: "\(String(reflecting: error))"])
+                "request failed",
+                metadata: [LogKey.requestID: "\(requestID)", LogKey.errorMessage: "\(String(reflecting: error))"]
+            )
             return GatewayError(.internalError, "the request failed; the gateway's log says why under this request_id")
         }
     }

@@ -26,7 +26,10 @@ struct HostPolicy: Sendable {
         }
         let named = host.lowercased()
         guard isOurs(named) else {
-            throw GatewayError(.hostRefused, "this gateway does not answer for the given Host: use its own address, or add it to allowed_hosts")
+            throw GatewayError(
+                .hostRefused,
+                "this gateway does not answer for the given Host: use its own address, or add it to allowed_hosts"
+            )
         }
         let origins = head.headers["origin"]
         guard let origin = origins.first?.lowercased() else { return nil }

@@ -14,8 +14,12 @@ struct RequestBody: AsyncSequence, Sendable {
     /// - Returns: the body, and where the connection puts the pieces.
     static func make(delegate: RequestBodyDelegate) -> (body: RequestBody, source: Producer.Source) {
         let made = Producer.makeSequence(
-            elementType: ByteBuffer.self, failureType: (any Error).self, backPressureStrategy: strategy, finishOnDeinit: false,
-            delegate: delegate)
+            elementType: ByteBuffer.self,
+            failureType: (any Error).self,
+            backPressureStrategy: strategy,
+            finishOnDeinit: false,
+            delegate: delegate
+        )
         return (RequestBody(sequence: made.sequence), made.source)
     }
 

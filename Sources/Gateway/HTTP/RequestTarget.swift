@@ -76,7 +76,8 @@ enum PercentEncoding {
         while let byte = rest.popFirst() {
             switch byte {
             case UInt8(ascii: "%"):
-                guard let high = rest.popFirst().flatMap(JSONChecker.hexDigit), let low = rest.popFirst().flatMap(JSONChecker.hexDigit) else {
+                guard let high = rest.popFirst().flatMap(JSONChecker.hexDigit), let low = rest.popFirst().flatMap(JSONChecker.hexDigit)
+                else {
                     return nil
                 }
                 bytes.append(high << 4 | low)

@@ -45,7 +45,9 @@ struct BlobRoutes: Sendable {
         }
         var response = HTTPResponse.json(
             "{\"upload\":\"\(id)\",\"name\":\(JSONText.quoted(info.name)),\"bytes\":\(info.bytes),"
-                + "\"content_type\":\(JSONText.quoted(info.contentType))}", status: 201)
+                + "\"content_type\":\(JSONText.quoted(info.contentType))}",
+            status: 201
+        )
         response.add("location", "/v1/uploads/\(id)")
         return response
     }
@@ -68,15 +70,25 @@ struct BlobRoutes: Sendable {
         try await requireLease()
         // Asked again when all bytes are there: the lease may be lost on the way, and the next owner's file must not be overwritten.
         let info = try await receive(
-            .jobFile(job, name), body, limit: context.limits.jobFileBytes, inspect: { (_) throws(GatewayError) in }, commit: requireLease)
+            .jobFile(job, name),
+            body,
+            limit: context.limits.jobFileBytes,
+            inspect: { (_) throws(GatewayError) in },
+            commit: requireLease
+        )
         let url = Self.url(job, info.name)
         return .json(
             "{\"name\":\(JSONText.quoted(info.name)),\"bytes\":\(info.bytes),\"content_type\":\(JSONText.quoted(info.contentType)),"
-                + "\"url\":\(JSONText.quoted(url))}", status: 201)
+                + "\"url\":\(JSONText.quoted(url))}",
+            status: 201
+        )
     }
 
     private func receive(
-        _ place: BlobPlace, _ body: RequestBody, limit: Int, inspect: @Sendable (ByteBuffer) throws(GatewayError) -> Void,
+        _ place: BlobPlace,
+        _ body: RequestBody,
+        limit: Int,
+        inspect: @Sendable (ByteBuffer) throws(GatewayError) -> Void,
         commit: @Sendable () async throws -> Void
     ) async throws -> BlobInfo {
         guard receiving.enter(limit: context.limits.concurrentUploads) else {
@@ -112,7 +124,8 @@ struct BlobRoutes: Sendable {
     private func answer(_ file: BlobFile, _ info: BlobInfo, _ request: HTTPRequest) throws(GatewayError) -> HTTPResponse {
         // Attachment and nosniff: what a generator wrote is never run as a page of ours.
         var headers = [
-            ("content-type", info.contentType), ("content-disposition", "attachment; filename*=UTF-8''\(PercentEncoding.encode(info.name))"),
+            ("content-type", info.contentType),
+            ("content-disposition", "attachment; filename*=UTF-8''\(PercentEncoding.encode(info.name))"),
             ("accept-ranges", "bytes"), ("cache-control", "private, no-cache"),
         ]
         guard let text = request.headers.first(name: "range"), let range = try Self.range(text, of: info.bytes) else {
@@ -149,7 +162,10 @@ struct BlobRoutes: Sendable {
     private static func name(_ text: String, field: String) throws(GatewayError) -> BlobName {
         guard let name = BlobName(text) else {
             throw GatewayError(
-                .invalidName, "name: 1–\(BlobName.maximumBytes) bytes are needed, no path, no control characters, no dot in front", field: field)
+                .invalidName,
+                "name: 1–\(BlobName.maximumBytes) bytes are needed, no path, no control characters, no dot in front",
+                field: field
+            )
         }
         return name
     }

@@ -35,7 +35,10 @@ struct JobRoutes: Sendable {
         try await context.queues.require(body.queue)
         for input in body.inputs where try await context.blobs.upload(input.upload) == nil {
             throw GatewayError(
-                .uploadNotFound, "\(input.field).upload: there is no such upload, or it has expired: upload the file again", field: input.field)
+                .uploadNotFound,
+                "\(input.field).upload: there is no such upload, or it has expired: upload the file again",
+                field: input.field
+            )
         }
         let outcome = try await store.submit(submission(of: body, request))
         let job = outcome.head.job.text
@@ -55,7 +58,12 @@ struct JobRoutes: Sendable {
             id = try HTTPRequest.job("k-" + digest.prefix(40))
         }
         var submission = JobSubmission(
-            id: id, queue: body.queue, pipeline: body.pipeline, owner: request.principal.owner, paramsJSON: body.paramsJSON)
+            id: id,
+            queue: body.queue,
+            pipeline: body.pipeline,
+            owner: request.principal.owner,
+            paramsJSON: body.paramsJSON
+        )
         submission.isIdempotent = body.idempotencyKey != nil
         if let priority = body.priority { submission.priority = priority }
         if let delayMs = body.delayMs { submission.delayMs = delayMs }
@@ -193,7 +201,10 @@ struct JobRoutes: Sendable {
             throw GatewayError(.fileNotFound, "the job \(job) has no preview")
         }
         return HTTPResponse(
-            status: 200, headers: [("content-type", contentType), ("cache-control", "no-cache")], body: .bytes(image))
+            status: 200,
+            headers: [("content-type", contentType), ("cache-control", "no-cache")],
+            body: .bytes(image)
+        )
     }
 
     private func requireView(_ job: JobID, _ request: HTTPRequest) async throws {

@@ -49,7 +49,9 @@ final class QueueNames: Sendable {
                 .unknownQueue,
                 some.isEmpty
                     ? "there is no queue '\(name)': no worker has registered one yet; start a worker for it"
-                    : "there is no queue '\(name)'; there are: \(some)", field: "queue")
+                    : "there is no queue '\(name)'; there are: \(some)",
+                field: "queue"
+            )
         }
     }
 }

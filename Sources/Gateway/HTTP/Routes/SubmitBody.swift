@@ -86,7 +86,9 @@ struct SubmitBody {
             throw GatewayError(
                 .unknownField,
                 "\(name.prefix(64)): unknown; known are queue, pipeline, params, id, idempotency_key, priority, delay_ms, expires_at, "
-                    + "max_attempts, max_runtime_ms, ttl_ms, class, cold, plan", field: String(name.prefix(64)))
+                    + "max_attempts, max_runtime_ms, ttl_ms, class, cold, plan",
+                field: String(name.prefix(64))
+            )
         }
     }
 
@@ -102,7 +104,9 @@ struct SubmitBody {
 
     private func text(_ name: String, _ value: JSONView, most: Int) throws(GatewayError) -> String {
         guard let text = value.string else { throw Self.wrongType(name, .string, value) }
-        guard (1...most).contains(text.utf8.count) else { throw GatewayError(.invalidValue, "\(name): 1–\(most) bytes are needed", field: name) }
+        guard (1...most).contains(text.utf8.count) else {
+            throw GatewayError(.invalidValue, "\(name): 1–\(most) bytes are needed", field: name)
+        }
         return text
     }
 
@@ -118,7 +122,10 @@ struct SubmitBody {
         guard let text = value.string else { throw Self.wrongType(name, .string, value) }
         guard let id = JobID(text), !text.contains("~") else {
             throw GatewayError(
-                .invalidValue, "id: 1–\(JobID.maximumLength) characters of A-Z a-z 0-9 . _ : - are needed (~ is reserved)", field: name)
+                .invalidValue,
+                "id: 1–\(JobID.maximumLength) characters of A-Z a-z 0-9 . _ : - are needed (~ is reserved)",
+                field: name
+            )
         }
         return id
     }
@@ -146,7 +153,11 @@ struct SubmitBody {
                 throw GatewayError(.missingField, "\(field): {\"upload\",\"name\"} as POST /v1/uploads answered are needed", field: field)
             }
             guard BlobName(name) != nil else {
-                throw GatewayError(.invalidName, "\(field).name: a plain file name is needed, without path or control characters", field: field)
+                throw GatewayError(
+                    .invalidName,
+                    "\(field).name: a plain file name is needed, without path or control characters",
+                    field: field
+                )
             }
             guard !inputs.contains(where: { $0.name == name }) else {
                 throw GatewayError(.invalidValue, "\(field).name: '\(name)' is there twice", field: field)

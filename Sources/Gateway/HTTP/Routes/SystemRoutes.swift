@@ -18,8 +18,11 @@ struct SystemRoutes: Sendable {
             Route(.GET, "/livez", registry: registry, .immediate { _ in .text("live\n") }),
             Route(.GET, "/readyz", registry: registry, .immediate(ready)),
             Route(
-                .GET, "/metrics", registry: registry,
-                .immediate { _ in .text(registry.exposition(), contentType: "text/plain; version=0.0.4; charset=utf-8") }),
+                .GET,
+                "/metrics",
+                registry: registry,
+                .immediate { _ in .text(registry.exposition(), contentType: "text/plain; version=0.0.4; charset=utf-8") }
+            ),
             Route(.GET, "/v1/queues", registry: registry, .task(bodyLimit: 0, queues)),
             Route(.GET, "/v1/workers", registry: registry, .task(bodyLimit: 0, workers)),
             Route(.GET, "/v1/pipelines", registry: registry, .immediate { _ in .json(pipelines) }),

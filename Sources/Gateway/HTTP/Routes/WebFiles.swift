@@ -33,8 +33,11 @@ struct WebFiles: Sendable {
         let entry = headway_web_file_at(index).pointee
         let bytes = ByteBuffer(bytes: UnsafeBufferPointer(start: entry.bytes, count: entry.count))
         return File(
-            path: String(cString: entry.path), contentType: String(cString: entry.content_type), bytes: bytes,
-            tag: "\"" + Digest.sha256(String(buffer: bytes)).prefix(24) + "\"")
+            path: String(cString: entry.path),
+            contentType: String(cString: entry.content_type),
+            bytes: bytes,
+            tag: "\"" + Digest.sha256(String(buffer: bytes)).prefix(24) + "\""
+        )
     }
 
     private static func answer(_ file: File, _ request: HTTPRequest) -> HTTPResponse {
