@@ -121,7 +121,7 @@ struct CommandHandlerTests {
         #expect(second.error?.code == .timeout)
     }
 
-    @Test func shorterDeadlineOfALaterConnectionUseIsKept() throws {
+    @Test func shorterDeadlineOfALaterCommandIsKept() throws {
         let bench = try Bench()
         let loop = bench.channel.embeddedEventLoop
         _ = try bench.send(in: .seconds(30))
@@ -129,6 +129,50 @@ struct CommandHandlerTests {
         let short = try bench.send(in: .seconds(1))
         loop.advanceTime(by: .seconds(1))
         #expect(short.error?.code == .timeout)
+    }
+
+    @Test func commandBehindAPatientOneFailsAloneAtItsOwnDeadline() throws {
+        let bench = try Bench()
+        let loop = bench.channel.embeddedEventLoop
+        let patient = try bench.send(in: .seconds(30))
+        let hasty = try bench.send(in: .seconds(1))
+        let last = try bench.send(in: .seconds(30))
+        loop.advanceTime(by: .seconds(1))
+        #expect(hasty.error?.code == .timeout)
+        #expect(hasty.error?.mayHaveRun == true)
+        #expect(bench.channel.isActive)
+        // Its late reply is its own.
+        try bench.receive(":1\r\n:2\r\n:3\r\n")
+        #expect(patient.reply == .integer(1))
+        #expect(last.reply == .integer(3))
+        #expect(bench.budget.pendingCommands == 0)
+    }
+
+    @Test func connectionWhoseOldestCommandWasGivenUpStillEnds() throws {
+        let bench = try Bench()
+        let loop = bench.channel.embeddedEventLoop
+        let patient = try bench.send(in: .seconds(30))
+        let hasty = try bench.send(in: .seconds(1))
+        loop.advanceTime(by: .seconds(1))
+        try bench.receive(":1\r\n")
+        #expect(patient.reply == .integer(1))
+        let next = try bench.send(in: .seconds(5))
+        let after = try bench.send(in: .seconds(60))
+        loop.advanceTime(by: .seconds(5))
+        #expect(hasty.error?.code == .timeout)
+        #expect(next.error?.code == .timeout)
+        #expect(after.error?.code == .connectionLost)
+        #expect(!bench.channel.isActive)
+    }
+
+    @Test func commandWithoutTimeIsNotSent() throws {
+        let bench = try Bench()
+        let (submission, outcome) = try bench.submission(in: .zero)
+        #expect(bench.handler.submit([submission]))
+        #expect(outcome.error?.code == .timeout)
+        #expect(outcome.error?.mayHaveRun == false)
+        #expect(try bench.written().isEmpty)
+        #expect(bench.budget.pendingCommands == 0)
     }
 
     @Test func answeredCommandsLeaveNoDeadline() throws {

@@ -20,12 +20,12 @@ struct RedisSubscriberTests {
 
     private func withSubscriber(
         _ options: RedisServer.Options = .init(),
-        _ adjust: (inout RedisConfiguration) -> Void = { _ in },
+        adjust: ((inout RedisConfiguration) -> Void)? = nil,
         _ body: (Bench) async throws -> Void
     ) async throws {
         let server = try await RedisServer.start(options)
         var configuration = server.configuration()
-        adjust(&configuration)
+        adjust?(&configuration)
         let delegate = RecordingDelegate()
         let subscriber = RedisSubscriber(
             configuration: configuration,
@@ -78,7 +78,8 @@ struct RedisSubscriberTests {
     }
 
     @Test func twentyThousandChannelsAreSubscribedAndRestored() async throws {
-        try await withSubscriber(.init(), { $0.limits.subscribeTimeout = .seconds(40) }) { bench in
+        let patient = { (configuration: inout RedisConfiguration) in configuration.limits.subscribeTimeout = .seconds(40) }
+        try await withSubscriber(adjust: patient) { bench in
             let channels = (0..<20_000).map { "headway:{0}:live:job-\($0)" }
             let waits = stride(from: 0, to: channels.count, by: 100).map { bench.subscriber.subscribe(Array(channels[$0..<$0 + 100])) }
             for wait in waits { try await wait.get() }
@@ -115,15 +116,13 @@ struct RedisSubscriberTests {
     }
 
     @Test func frozenServerIsNoticedBySilence() async throws {
-        try await withSubscriber(
-            .init(),
-            {
-                $0.limits.idleBeforeProbe = .milliseconds(200)
-                $0.limits.probeTimeout = .milliseconds(200)
-                $0.limits.watchTick = .milliseconds(20)
-                $0.connectTimeout = .milliseconds(300)
-            }
-        ) { bench in
+        let watchful = { (configuration: inout RedisConfiguration) in
+            configuration.limits.idleBeforeProbe = .milliseconds(200)
+            configuration.limits.probeTimeout = .milliseconds(200)
+            configuration.limits.watchTick = .milliseconds(20)
+            configuration.connectTimeout = .milliseconds(300)
+        }
+        try await withSubscriber(adjust: watchful) { bench in
             try await bench.subscriber.subscribe(["a"]).get()
             // Longer than idle time and probe together: an answering server keeps its connection.
             let start = ContinuousClock.now
@@ -152,13 +151,11 @@ struct RedisSubscriberTests {
     }
 
     @Test func subscriptionThatNobodyAcknowledgesFailsButStaysWanted() async throws {
-        try await withSubscriber(
-            .init(),
-            {
-                $0.limits.subscribeTimeout = .seconds(2)
-                $0.limits.watchTick = .milliseconds(20)
-            }
-        ) { bench in
+        let hasty = { (configuration: inout RedisConfiguration) in
+            configuration.limits.subscribeTimeout = .seconds(2)
+            configuration.limits.watchTick = .milliseconds(20)
+        }
+        try await withSubscriber(adjust: hasty) { bench in
             try await bench.subscriber.subscribe(["a"]).get()
             bench.server.freeze()
             let error = await redisError { try await bench.subscriber.subscribe(["b"]).get() }
@@ -179,7 +176,8 @@ struct RedisSubscriberTests {
     }
 
     @Test func wrongPasswordFailsSubscriptionsAtOnce() async throws {
-        try await withSubscriber(.init(password: "right"), { $0.password = "wrong" }) { bench in
+        let mistaken = { (configuration: inout RedisConfiguration) in configuration.password = "wrong" }
+        try await withSubscriber(.init(password: "right"), adjust: mistaken) { bench in
             let error = await redisError { try await bench.subscriber.subscribe(["a"]).get() }
             #expect(error?.code == .authentication)
         }
@@ -194,7 +192,8 @@ struct RedisSubscriberTests {
     }
 
     @Test func largePayloadsPassAndTooLargeOnesReconnect() async throws {
-        try await withSubscriber(.init(), { $0.limits.pushBytesMax = 1 << 20 }) { bench in
+        let narrow = { (configuration: inout RedisConfiguration) in configuration.limits.pushBytesMax = 1 << 20 }
+        try await withSubscriber(adjust: narrow) { bench in
             try await bench.subscriber.subscribe(["a"]).get()
             _ = try await bench.publish("a", String(repeating: "L", count: 900_000))
             try await eventually { bench.delegate.messages.first?.count == 900_002 }
