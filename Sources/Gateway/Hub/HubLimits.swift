@@ -34,7 +34,7 @@ public struct HubLimits: Sendable {
     public var milestonesPerWatcher = 64
     /// A receive buffer fits any message a well-meant client sends, and is the largest thing an idle connection owns.
     public var receiveBufferBytes = 512
-    public var readsPerTurn = 2
+    public var readsPerTurn = 1
 
     // MARK: Work per turn
     /// Sockets written before other events of the loop get their turn, so that a big room cannot starve accepts.
