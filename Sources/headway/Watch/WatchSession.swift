@@ -100,7 +100,8 @@ struct WatchSession: Sendable {
         case .complete, .failed, .cancelled: break
         case .absent: Output.error.line("headway: job \(job): not known to the gateway, or no longer kept")
         case .linkLost:
-            Output.error.line("headway: job \(job): no word from \(gateway.baseURL) for \(DurationText.exact(options.lostAfter))")
+            let silence = DurationText.readable(milliseconds: DurationText.milliseconds(options.lostAfter))
+            Output.error.line("headway: job \(job): no word from \(gateway.baseURL) for \(silence)")
         case .refused(let error): Output.error.line("headway: \(error.message)")
         }
     }
