@@ -13,7 +13,7 @@ extension ProgressTracker {
         var perSecond: Double?
         if let remaining = estimate.stageRemainingMs {
             let stageEnd = min(evidence + headroom(near: false), ProgressLimits.percentBeforeEnd)
-            let isHeld = percent >= ceiling
+            let isHeld = percent >= ceiling && isTickOverdue
             perSecond = isHeld ? 0 : FourDigits.rounded(max(0, stageEnd - percent) / max(remaining / 1000, 0.05))
         }
         bar = (percent, now, perSecond ?? 0)
@@ -36,6 +36,13 @@ extension ProgressTracker {
         state.etaLowMs = Self.milliseconds(estimate.lowMs)
         state.etaHighMs = Self.milliseconds(estimate.highMs)
         return state
+    }
+
+    /// The next tick should have come by now (a stage without ticks has none to wait for). A bar at its ceiling is told to stand
+    /// still only then: where ticks come faster than reports it stands there at every report, and moves on.
+    private var isTickOverdue: Bool {
+        guard let visit, visit.ticks > 0 else { return true }
+        return now - visit.lastTickAtMs > (visit.lastTickAtMs - visit.enteredAtMs) / visit.ticks
     }
 
     /// What is certainly done, 0…100.
