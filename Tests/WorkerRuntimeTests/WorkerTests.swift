@@ -157,7 +157,9 @@ import Testing
             #expect(phases.first == .queued && phases.last == .complete)
             #expect(phases.contains(.analyzing) && phases.contains(.generating) && phases.contains(.postProcessing))
             if verb == "claim" {
-                #expect(Set(fixture.flaky.calls("claim").prefix(3).map(\.detail)).count == 1)
+                // Two lost ones and the one that was answered share a nonce; a claim of before the fault has another.
+                let uses = Dictionary(grouping: fixture.flaky.calls("claim"), by: \.detail).mapValues(\.count)
+                #expect(uses.values.max() == 3)
             }
         }
     }
