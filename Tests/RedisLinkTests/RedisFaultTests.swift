@@ -119,15 +119,17 @@ struct RedisFaultTests {
         var configuration = server.configuration()
         configuration.password = password
         try await withClient(configuration) { client in
+            var errors = [await redisError { _ = try await client.send(["PING"]) }]
+            // Once it is known that no wait helps, nobody waits.
             let start = ContinuousClock.now
-            for _ in 0..<3 {
-                let error = await redisError { _ = try await client.send(["PING"]) }
+            for _ in 0..<20 { errors.append(await redisError { _ = try await client.send(["PING"]) }) }
+            #expect(ContinuousClock.now - start < .seconds(3))
+            for error in errors {
                 #expect(error?.code == .authentication)
                 #expect(error?.mayHaveRun == false)
                 #expect(error?.message.contains("password") == true)
                 #expect(error.map { "\($0)".contains("wrong") } == false)
             }
-            #expect(ContinuousClock.now - start < .seconds(5))
             // The operator corrects the server: the client comes by itself.
             if password == nil {
                 try await server.cli("CONFIG", "SET", "requirepass", "")
