@@ -12,18 +12,20 @@ struct RedisFaultTests {
     @Test func frozenServerMeansTimeoutThenALostConnectionThenRecovery() async throws {
         let server = try await RedisServer.start()
         var configuration = server.configuration(poolSize: 1)
-        configuration.commandTimeout = .milliseconds(300)
+        configuration.commandTimeout = .seconds(2)
         try await withClient(configuration) { client in
             _ = try await client.send(["PING"], timeout: .seconds(20))
             server.freeze()
             let start = ContinuousClock.now
             async let first = redisError { _ = try await client.send(["INCR", "n"]) }
+            // In this order on the connection: the overdue one is in front.
+            try await eventually(within: .seconds(1)) { client.pendingCommands == 1 }
             async let second = redisError { _ = try await client.send(["INCR", "n"], timeout: .seconds(30)) }
             let errors = await [first, second].compactMap { $0 }
             #expect(errors.count == 2)
             #expect(errors.contains { $0.code == .timeout })
             #expect(errors.allSatisfy { $0.mayHaveRun })
-            #expect(ContinuousClock.now - start < .seconds(5))
+            #expect(ContinuousClock.now - start < .seconds(15))
             server.thaw()
             try await eventually { (try? await client.send(["PING"])) == .status("PONG") }
         }
@@ -119,15 +121,17 @@ struct RedisFaultTests {
         var configuration = server.configuration()
         configuration.password = password
         try await withClient(configuration) { client in
+            var errors = [await redisError { _ = try await client.send(["PING"]) }]
+            // Once it is known that no wait helps, nobody waits.
             let start = ContinuousClock.now
-            for _ in 0..<3 {
-                let error = await redisError { _ = try await client.send(["PING"]) }
+            for _ in 0..<20 { errors.append(await redisError { _ = try await client.send(["PING"]) }) }
+            #expect(ContinuousClock.now - start < .seconds(3))
+            for error in errors {
                 #expect(error?.code == .authentication)
                 #expect(error?.mayHaveRun == false)
                 #expect(error?.message.contains("password") == true)
                 #expect(error.map { "\($0)".contains("wrong") } == false)
             }
-            #expect(ContinuousClock.now - start < .seconds(5))
             // The operator corrects the server: the client comes by itself.
             if password == nil {
                 try await server.cli("CONFIG", "SET", "requirepass", "")

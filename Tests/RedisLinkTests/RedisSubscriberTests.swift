@@ -156,7 +156,7 @@ struct RedisSubscriberTests {
             configuration.limits.watchTick = .milliseconds(20)
         }
         try await withSubscriber(adjust: hasty) { bench in
-            try await bench.subscriber.subscribe(["a"]).get()
+            try await eventually(within: .seconds(30)) { (try? await bench.subscriber.subscribe(["a"]).get()) != nil }
             bench.server.freeze()
             let error = await redisError { try await bench.subscriber.subscribe(["b"]).get() }
             #expect(error?.code == .timeout)

@@ -57,7 +57,9 @@ struct ScriptAndBlockingTests {
 
     @Test func connectionsAreKeptForTheNextBlockingCommand() async throws {
         let server = try await RedisServer.start()
-        try await withClient(server.configuration(poolSize: 1)) { client in
+        var configuration = server.configuration(poolSize: 1)
+        configuration.limits.blockingSlack = .seconds(30)
+        try await withClient(configuration) { client in
             for _ in 0..<20 {
                 let reply = try await client.blockingSend(["BLPOP", "none", "0.01"], timeout: .milliseconds(10))
                 #expect(reply.isNull)
