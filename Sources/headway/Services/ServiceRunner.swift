@@ -1,6 +1,7 @@
 import Foundation
 import JobStore
 import Logging
+import NIOCore
 import RedisLink
 import ServiceLifecycle
 import Telemetry
@@ -93,6 +94,10 @@ enum Explanation {
         case is CommandError: error
         case let error as StoreError: RedisSession.explain(error)
         case let error as RedisError: CommandError(.failed, "Redis: \(error.message)")
+        case let error as IOError where error.errnoCode == EADDRINUSE || error.errnoCode == EADDRNOTAVAIL || error.errnoCode == EACCES:
+            CommandError(
+                .failed,
+                "cannot listen: \(SystemText.error(error.errnoCode)); choose another address or port with --listen (HEADWAY_GATEWAY_LISTEN)")
         default: CommandError(.failed, "\(error)")
         }
     }
