@@ -13,6 +13,9 @@ enum ServiceRunner {
 
     /// The first SIGTERM or SIGINT drains; a second one ends the process at once.
     static func run(_ services: [any Service], logger: Logger) async throws {
+        // At debug it prints every service whole, configuration and all.
+        var lifecycleLogger = logger
+        lifecycleLogger.logLevel = max(logger.logLevel, .notice)
         let configuration = ServiceGroupConfiguration(
             services: services.map {
                 .init(
@@ -21,7 +24,7 @@ enum ServiceRunner {
                     failureTerminationBehavior: .gracefullyShutdownGroup
                 )
             },
-            logger: logger
+            logger: lifecycleLogger
         )
         let group = ServiceGroup(configuration: configuration)
         let signals = await UnixSignalsSequence(trapping: [.sigterm, .sigint])
