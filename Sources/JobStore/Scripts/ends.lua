@@ -46,6 +46,8 @@ local function end_job(key, base, job, verb, s, phase, at, extra, outcome, stage
   if phase == 'COMPLETE' then
     s.percent, s.phase_percent = '100.0', '100.0'
     if s.stage then s.stage_percent = '100.0' end
+    -- The last report came before the end: a finished job does not stand at step 38 of 40.
+    s.step, s.item, s.message = s.steps, s.items, nil
   end
   local duration = at - tonumber(s.started_at or s.created_at)
   if stages ~= '' then extra = extra .. ',"stages":' .. stages end
@@ -54,6 +56,11 @@ local function end_job(key, base, job, verb, s, phase, at, extra, outcome, stage
   redis.call('HSET', key, 'phase', phase, 'percent', s.percent, 'phase_percent', s.phase_percent, 'finished_at', int(at),
     'last_fence', s.fence or '', 'last_outcome', outcome)
   if s.stage_percent then redis.call('HSET', key, 'stage_percent', s.stage_percent) end
+  if phase == 'COMPLETE' then
+    redis.call('HDEL', key, 'message', s.step and '' or 'step', s.item and '' or 'item')
+    if s.step then redis.call('HSET', key, 'step', s.step) end
+    if s.item then redis.call('HSET', key, 'item', s.item) end
+  end
   local kind = string.lower(phase)
   local seq, body = emit(key, base, job, verb, kind, s, at, extra)
   local ttl = tonumber(s.ttl_ms)
