@@ -97,7 +97,8 @@ enum Explanation {
         case let error as IOError where error.errnoCode == EADDRINUSE || error.errnoCode == EADDRNOTAVAIL || error.errnoCode == EACCES:
             CommandError(
                 .failed,
-                "cannot listen: \(SystemText.error(error.errnoCode)); choose another address or port with --listen (HEADWAY_GATEWAY_LISTEN)")
+                "cannot listen: \(SystemText.error(error.errnoCode)); choose another address or port with --listen (HEADWAY_GATEWAY_LISTEN)"
+            )
         default: CommandError(.failed, "\(error)")
         }
     }
