@@ -44,7 +44,8 @@ let package = Package(
         .target(name: "CProcess"),
 
         // Rooms, from the pure core outwards
-        .target(name: "ProgressCore", swiftSettings: swiftSettings),
+        // Square roots and rounding of the standard library are libm's; without Glibc nothing else would link it.
+        .target(name: "ProgressCore", swiftSettings: swiftSettings, linkerSettings: [.linkedLibrary("m")]),
         .target(name: "Telemetry", dependencies: [logging], swiftSettings: swiftSettings),
         .target(name: "WebSocketWire", dependencies: [nio("NIOCore")], swiftSettings: swiftSettings),
         .target(

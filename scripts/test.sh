@@ -17,8 +17,8 @@ suite() {
 suite "lint" make --no-print-directory lint
 suite "build" swift build --build-tests
 suite "python: examples/relief" .venv/bin/python3 -m unittest discover -s examples/relief/tests -q
-# One test process at a time gets the machine's few cores: timings of fault tests depend on it.
-suite "swift test" swift test --skip-build
+# One test at a time: they start servers and processes of their own, and a machine has few cores.
+suite "swift test" swift test --skip-build --no-parallel
 
 echo "==> time of each suite"
 for index in "${!names[@]}"; do printf '%6d s  %s\n' "${times[$index]}" "${names[$index]}"; done

@@ -13,7 +13,7 @@ extension ProgressTracker {
         var perSecond: Double?
         if let remaining = estimate.stageRemainingMs {
             let stageEnd = min(evidence + headroom(near: false), ProgressLimits.percentBeforeEnd)
-            let isHeld = percent >= ceiling
+            let isHeld = percent >= ceiling && isTickOverdue
             perSecond = isHeld ? 0 : FourDigits.rounded(max(0, stageEnd - percent) / max(remaining / 1000, 0.05))
         }
         bar = (percent, now, perSecond ?? 0)
@@ -36,6 +36,13 @@ extension ProgressTracker {
         state.etaLowMs = Self.milliseconds(estimate.lowMs)
         state.etaHighMs = Self.milliseconds(estimate.highMs)
         return state
+    }
+
+    /// The next tick should have come by now (a stage without ticks has none to wait for). A bar at its ceiling is told to stand
+    /// still only then: where ticks come faster than reports it stands there at every report, and moves on.
+    private var isTickOverdue: Bool {
+        guard let visit, visit.ticks > 0 else { return true }
+        return now - visit.lastTickAtMs > (visit.lastTickAtMs - visit.enteredAtMs) / visit.ticks
     }
 
     /// What is certainly done, 0…100.
@@ -74,11 +81,11 @@ extension ProgressTracker {
     /// One decimal, downwards: 99.99 must not read 100.
     private static func tenths(_ value: Double) -> Double {
         // The small addition keeps 42.3 from reading 42.2 because it is stored as 42.2999….
-        min(max((value * 10 + 1e-6).rounded(.down) / 10, 0), 100)
+        Double(Int(min(max(value, 0), 100) * 10 + 1e-6)) / 10
     }
 
     private static func milliseconds(_ value: Double?) -> Int? {
-        value.map { $0.isFinite ? Int(min(max($0, 0), Double(ProgressLimits.durationMs)).rounded()) : ProgressLimits.durationMs }
+        value.map { $0.isFinite ? Int(min(max($0, 0), Double(ProgressLimits.durationMs)) + 0.5) : ProgressLimits.durationMs }
     }
 }
 
@@ -96,6 +103,7 @@ enum FourDigits {
             scaled /= 10
             scale /= 10
         }
-        return (value * scale).rounded() / scale
+        // Below 10 000 here, so that it fits.
+        return Double(Int(value * scale + 0.5)) / scale
     }
 }

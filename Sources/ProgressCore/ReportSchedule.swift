@@ -18,7 +18,11 @@ public struct ReportPolicy: Sendable, Hashable {
         self.tolerance = max(tolerance, 0)
     }
 
-    var minimumGapMs: Int { Int((1000 / maxPerSecond).rounded(.up)) }
+    /// 1000 / `maxPerSecond`, upwards.
+    public var minimumGapMs: Int {
+        let whole = Int(1000 / maxPerSecond)
+        return Double(whole) * maxPerSecond < 1000 ? whole + 1 : whole
+    }
 }
 
 /// Decides when the newest state is worth a write. Holds only what was sent last; the caller holds the newest state, so

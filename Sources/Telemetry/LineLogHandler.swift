@@ -74,13 +74,17 @@ public struct LineLogHandler: LogHandler {
 struct LogLineWriter {
     private(set) var bytes: [UInt8] = []
 
+    /// Messages line up behind every level but `critical`.
+    private static let levelColumn = 7
+
     mutating func text(timeMs: Int, level: Logger.Level, message: String, metadata: Logger.Metadata) {
         bytes.reserveCapacity(160)
         time(timeMs)
         raw(" ")
         let name = level.rawValue
         raw(name)
-        for _ in name.utf8.count..<max(8, name.utf8.count) { bytes.append(0x20) }
+        for _ in name.utf8.count..<max(Self.levelColumn, name.utf8.count) { bytes.append(0x20) }
+        raw(" ")
         escape(message, quotes: false)
         for (key, value) in metadata.sorted(by: { $0.key < $1.key }) {
             raw(" ")
@@ -127,7 +131,7 @@ struct LogLineWriter {
             case 0..<0x20, 0x7f..<0xa0, 0x2028, 0x2029:
                 let hex = String(scalar.value, radix: 16)
                 raw("\\u" + String(repeating: "0", count: 4 - hex.count) + hex)
-            default: bytes.append(contentsOf: UTF8.encode(scalar) ?? UTF8.CodeUnit.replacement)
+            default: bytes.append(contentsOf: UTF8.encode(scalar) ?? UTF8.encodedReplacementCharacter)
             }
         }
     }
@@ -170,9 +174,4 @@ struct LogLineWriter {
         for _ in text.utf8.count..<max(digits, text.utf8.count) { bytes.append(0x30) }
         raw(text)
     }
-}
-
-extension UTF8.CodeUnit {
-    /// U+FFFD.
-    fileprivate static var replacement: UTF8.EncodedScalar { UTF8.encodedReplacementCharacter }
 }

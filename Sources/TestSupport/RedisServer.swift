@@ -107,12 +107,17 @@ public final class RedisServer: Sendable {
     public var pid: pid_t? { process.withLock { $0?.pid } }
 
     /// What a client needs to reach this server, over TCP when it listens there.
+    ///
+    /// The timeouts are long: a machine under load must not fail a test. Tests of timeouts set their own.
     public func configuration(poolSize: Int = 2) -> RedisConfiguration {
-        RedisConfiguration(
+        var configuration = RedisConfiguration(
             address: port > 0 ? .tcp(host: "127.0.0.1", port: port) : .unix(path: socketPath),
             password: options.password,
             poolSize: poolSize
         )
+        configuration.connectTimeout = .seconds(10)
+        configuration.commandTimeout = .seconds(10)
+        return configuration
     }
 
     /// As given to `--redis`.

@@ -120,7 +120,8 @@ public final class Worker: Service {
         directory.removeIfEmpty()
     }
 
-    private func drain() {
+    /// No more claims; the rest follows. What a graceful shutdown calls.
+    func drain() {
         state.withLock { $0.isDraining = true }
         slotBell.ring()
         interruptBell.ring()

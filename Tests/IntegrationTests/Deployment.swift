@@ -4,6 +4,7 @@ import Logging
 import NIOPosix
 import ProgressCore
 import RedisLink
+import Synchronization
 import TestSupport
 
 /// A whole deployment of real processes: `redis-server`, gateways, workers; every one ended by its pid.
@@ -13,6 +14,7 @@ final class Deployment: Sendable {
     let client: RedisClient
     let store: JobStore
     private let running: Task<Void, any Error>
+    private let processes = Mutex<[HeadwayProcess]>([])
 
     /// Starts Redis (AOF, every acknowledged write on disk), nothing else.
     static func start(settings: StoreSettings = .init()) async throws -> Deployment {
@@ -34,6 +36,7 @@ final class Deployment: Sendable {
     func stop() async {
         running.cancel()
         _ = await running.result
+        for process in processes.withLock({ $0 }) { process.kill() }
         redis.kill()
         removeDirectory(directory)
     }
@@ -72,9 +75,10 @@ final class Deployment: Sendable {
         return here.split(separator: "/").dropLast(3).reduce("") { $0 + "/" + $1 } + "/" + path
     }
 
+    /// Starts a `headway`, which lives until it is killed or the deployment stops.
     func headway(_ name: String, _ arguments: [String], environment: [String: String] = [:]) throws -> HeadwayProcess {
         let path = "\(directory)/\(name)"
-        return HeadwayProcess(
+        let process = HeadwayProcess(
             process: try ChildProcess(
                 try Self.binary,
                 arguments,
@@ -85,6 +89,8 @@ final class Deployment: Sendable {
             outputPath: path + ".out",
             errorPath: path + ".err"
         )
+        processes.withLock { $0.append(process) }
+        return process
     }
 
     /// Starts a gateway; `port` 0 picks one.

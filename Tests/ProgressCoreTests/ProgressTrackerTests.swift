@@ -186,4 +186,16 @@ import Testing
         #expect(message.utf8.count <= 512)
         #expect(message.hasPrefix("a b [31mé"))
     }
+
+    @Test func speedIsToldWhenTicksComeFasterThanReports() {
+        let pipeline = Pipeline(name: "p", stages: [Pipeline.Stage(name: "a", phase: .generating, weight: 1, expectedMs: 10_000)])
+        var tracker = ProgressTracker(pipeline: pipeline, startedAtMs: 0)
+        var speeds: [Double] = []
+        for step in 1...900 {
+            tracker.apply(ProgressUpdate(stage: "a", step: step, steps: 1000), atMs: step * 10)
+            if step % 25 == 0 { speeds.append(tracker.state(atMs: step * 10 + 1).percentPerSecond ?? 0) }
+        }
+        #expect(speeds.filter { $0 == 0 }.isEmpty, "\(speeds)")
+        #expect(speeds.suffix(20).allSatisfy { (7...13).contains($0) }, "\(speeds)")
+    }
 }

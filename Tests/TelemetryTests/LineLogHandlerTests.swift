@@ -23,7 +23,7 @@ import Testing
         var log = logger(sink)
         log[metadataKey: LogKey.workerID] = "w1"
         log.warning("lease lost", metadata: [LogKey.jobID: "01j", LogKey.errorMessage: "two words"])
-        #expect(sink.lines == ["2026-01-01T00:00:00.123Z warning  lease lost error.message=\"two words\" job.id=01j worker.id=w1\n"])
+        #expect(sink.lines == ["2026-01-01T00:00:00.123Z warning lease lost error.message=\"two words\" job.id=01j worker.id=w1\n"])
     }
 
     @Test func aJSONLineIsOneObject() {

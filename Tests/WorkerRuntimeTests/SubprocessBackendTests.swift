@@ -173,7 +173,7 @@ import Testing
         try await withTemporaryDirectory { path in
             // The leader obeys, its child does not.
             let script =
-                "(trap '' TERM; echo $$ >/dev/null; sh -c 'echo $$' >\(path)/x; while :; do sleep 1; done) & echo $! >\(path)/b; echo $$ >\(path)/a; wait"
+                "(trap '' TERM; sh -c 'echo $PPID' >\(path)/b; while :; do sleep 1; done) & echo $$ >\(path)/a; wait"
             let task = Task { try await runScript(script, grace: .milliseconds(400)) }
             let pids = try await eventually("both processes run") { writtenPIDs(in: path) }
             let start = ContinuousClock.now

@@ -198,8 +198,11 @@ class Relaxation:
         return self._h[1:-1, 1:-1]
 
 
-def solve(fields, sweeps, report, report_every=20):
-    """Heights 0…1 after `sweeps` sweeps, with a flat rim, and the relative residual of the last round."""
+def solve(fields, sweeps, report, round_done=lambda height, text: None, report_every=20):
+    """Heights 0…1 after `sweeps` sweeps, with a flat rim, and the relative residual of the last round.
+
+    `round_done` gets the heights so far and a line about them after each round.
+    """
     rounds = min(ROUNDS, sweeps)
     relaxation, residual, current = Relaxation(fields), 1.0, 1
     for sweep in range(1, sweeps + 1):
@@ -207,7 +210,10 @@ def solve(fields, sweeps, report, report_every=20):
         is_round_over = sweep == sweeps * current // rounds
         if sweep % report_every == 0 or is_round_over:
             residual = relaxation.residual()
-            report(sweep, sweeps, f"round {current} of {rounds}, residual {residual:.1e}")
+            text = f"round {current} of {rounds}, residual {residual:.1e}"
+            report(sweep, sweeps, text)
+        if is_round_over:
+            round_done(_finish(relaxation.height), text)
         if is_round_over and current < rounds:
             current += 1
             relaxation = Relaxation(_reweighted(fields, relaxation.height), relaxation.height)

@@ -95,15 +95,21 @@ def make_relief(source, target, params, report):
         image = photo.load(source, stage("image_loading"))
     except photo.BadImage as problem:
         raise Refused("bad_image", str(problem)) from problem
+    headway.log(f"{source.name}: {image.width} × {image.height} pixels to work with")
     field = height.preprocess(image, params.size, params.seed, stage("image_preprocessing"))
-    relief, residual = height.solve(field, params.sweeps, stage("shape_generation"))
-    write_preview(relief, image, params, target.parent)
+
+    def round_done(relief, text):
+        headway.log(f"shape: {text}")
+        write_preview(relief, image, params, target.parent)
+
+    relief, residual = height.solve(field, params.sweeps, stage("shape_generation"), round_done)
     atlas = texture.synthesise(image, relief * (params.depth / params.width), params, stage("texture_synthesis"))
     export = stage("mesh_export")
     relief = height.resample(relief, height.grid_size(image, params.mesh))
     model = mesh.build(relief, params.width, params.depth, params.base, atlas, export)
     data = gltf.encode(model, atlas, "relief")
     write_whole(target, data)
+    headway.log(f"{target.name}: {len(model.indices)} triangles, closed; {len(data)} bytes, {len(atlas.data)} of them texture")
     export(mesh.STEPS, mesh.STEPS, f"{target.name}: {len(data) / 1e6:.1f} MB")
     spans = model.positions.max(0) - model.positions.min(0)
     return {
@@ -125,7 +131,7 @@ def write_preview(relief, image, params, directory):
         size = height.grid_size(image, side)
         colour = np.asarray(image.resize(size, Image.Resampling.BOX), dtype=np.float32)
         picture = height.shade(height.resample(relief, size), params.depth / params.width * max(size), colour)
-        Image.fromarray(picture).save(data, "PNG", optimize=True)
+        Image.fromarray(picture).save(data, "PNG")
         if len(data.getvalue()) <= PREVIEW_BYTES_MAX:
             break
         side, data = side * 3 // 4, io.BytesIO()

@@ -12,3 +12,6 @@ typedef struct {
 
 extern const headway_web_file headway_web_files[];
 extern const size_t headway_web_file_count;
+
+/// The file at `index`, below `headway_web_file_count`: Swift cannot see an array without a length.
+static inline const headway_web_file *headway_web_file_at(size_t index) { return &headway_web_files[index]; }

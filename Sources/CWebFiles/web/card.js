@@ -4,6 +4,7 @@ import * as say from './format.js';
 import { showModel } from './viewer.js';
 
 const LOG_LINES_MAX = 400;
+const EASE_MS = 120;
 const STATUS = {
   QUEUED: 'Waiting', ANALYZING: 'Looking at it', GENERATING: 'Making it', POST_PROCESSING: 'Finishing',
   COMPLETE: 'Done', FAILED: 'Failed', CANCELLED: 'Cancelled',
@@ -21,7 +22,9 @@ export class Card {
     this.stages = [];
     this.event = null; // the newest ordered event, and when it came
     this.receivedAt = 0;
-    this.drawn = 0;
+    this.drawn = 0; // what the figure and screen readers say, and the bar goes to
+    this.shown = 0; // where the bar's end is
+    this.glidAt = 0;
     this.attempt = 1;
     this.isLive = true;
     this.isOver = false;
@@ -162,7 +165,7 @@ export class Card {
     const v = isMoving ? this.event.percent_per_s ?? 0 : 0;
     const elapsed = (now - this.receivedAt) / 1000;
     this.drawn = Math.max(this.drawn, Math.min(p + v * elapsed, p + 0.9 * (100 - p)));
-    this.part('.fill').style.transform = `translateX(${(this.drawn - 100).toFixed(2)}%)`;
+    this.glide(now);
     const whole = String(Math.floor(this.drawn + 1e-6));
     const figure = this.part('.percent');
     if (figure.firstChild.data !== whole) {
@@ -172,6 +175,14 @@ export class Card {
     if (this.isOver || now < (this.etaDue ?? 0)) return;
     this.etaDue = now + 1000;
     this.tell(this.event.phase in STATES ? '' : say.remaining(this.event, elapsed * 1000));
+  }
+
+  /** The bar's end follows what is drawn within a fraction of a second, so that four updates a second do not look like four jumps. */
+  glide(now) {
+    const share = isCalm.matches || this.isOver || this.shown > this.drawn ? 1 : 1 - Math.exp(-(now - this.glidAt) / EASE_MS);
+    this.shown += (this.drawn - this.shown) * share;
+    this.glidAt = now;
+    this.part('.fill').style.transform = `translateX(${(this.shown - 100).toFixed(2)}%)`;
   }
 
   tell(eta) {
@@ -184,7 +195,7 @@ export class Card {
     const files = event.result?.files ?? [];
     const model = files.find((file) => file.name.endsWith('.glb')) ?? files[0];
     const preview = files.find((file) => file.name === 'preview.png');
-    if (preview) this.show(preview.url, true);
+    if (preview?.url) this.show(preview.url, true);
     this.end('done', Number.isFinite(event.duration_ms) ? `Done in ${say.exactly(event.duration_ms)}` : 'Done');
     this.announce(`${this.name}: done`);
     const facts = event.result ?? {};
@@ -192,7 +203,7 @@ export class Card {
     if (Number.isFinite(facts.triangles)) details.push(`${facts.triangles.toLocaleString('en')} triangles`);
     if (Array.isArray(facts.size_mm)) details.push(`${facts.size_mm.map((side) => Math.round(side)).join(' × ')} mm`);
     this.part('.detail').textContent = details.join(' · ');
-    if (!model) return;
+    if (!model?.url) return;
     const link = this.part('.download');
     link.href = model.url;
     link.download = model.name.endsWith('.glb') ? `${this.name.replace(/\.[^.]*$/, '') || 'relief'}.glb` : model.name;
@@ -217,6 +228,7 @@ export class Card {
 
   end(state, status, error, cancel) {
     this.isOver = true;
+    this.glide(performance.now());
     this.setState(state, status);
     this.part('.detail').textContent = '';
     this.part('.cancel').hidden = true;

@@ -70,6 +70,7 @@ extension HubIntake {
             open(joiner, of: entry, newest: newest, milestones: [])
             return
         }
+        joiner.readsBefore = entry.readsSent
         entry.joiners.append(joiner)
         // The first snapshot is read after the acknowledgement, so nothing falls between it and the first event.
         if entry.subscription == .active { requestRead(entry) }
@@ -138,6 +139,7 @@ extension HubIntake {
                 entry.reading = .active
                 entry.readsAgain = false
                 entry.issuedAt = entry.feed.seq
+                entry.readsSent += 1
                 batch.append(entry)
             }
             guard !batch.isEmpty, let source else { return }
@@ -203,6 +205,10 @@ extension HubIntake {
     }
 
     private func settleAbsent(_ joiner: Joiner, of entry: JobEntry) {
+        if joiner.since != nil, joiner.readsBefore == entry.readsSent {
+            entry.readsAgain = true
+            return
+        }
         switch joiner.kind {
         case .watcher(let watcher, let link):
             if joiner.since != nil {
@@ -282,14 +288,22 @@ extension HubIntake {
                 settleAbsent(joiner, of: entry)
                 continue
             }
-            let isCovered = joiner.since.map { since in since >= newest.seq || after.map { since >= $0 } ?? false } ?? true
-            if isCovered {
+            if isCovered(joiner, entry, newest: newest, after: after) {
                 open(joiner, of: entry, newest: newest, milestones: milestones)
             } else {
                 entry.readsAgain = true
             }
         }
         entry.joiners.removeAll { $0.isSettled }
+    }
+
+    /// This read has all that the joiner is owed.
+    private func isCovered(_ joiner: Joiner, _ entry: JobEntry, newest: OutboundEvent, after: Int?) -> Bool {
+        guard let since = joiner.since else { return true }
+        if since == newest.seq { return true }
+        // Ahead of the read: history went back, unless the read is the older of the two.
+        if since > newest.seq { return joiner.readsBefore < entry.readsSent }
+        return after.map { since >= $0 } ?? false
     }
 
     private func finishRead(_ entry: JobEntry) {

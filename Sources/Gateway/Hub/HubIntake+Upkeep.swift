@@ -61,7 +61,13 @@ extension HubIntake {
             } else if entry.reading != .idle || entry.hasEnded || entry.isIdle {
                 enterWheel(entry, in: limits.staleness)
             } else {
-                silent.append(entry)
+                entry.verifications += 1
+                if entry.verifications % limits.verificationsPerHead == 0 {
+                    enterWheel(entry, in: limits.staleness)
+                    requestRead(entry)
+                } else {
+                    silent.append(entry)
+                }
             }
         }
         for start in stride(from: 0, to: silent.count, by: limits.jobsPerRead) {

@@ -154,7 +154,6 @@ final class HubIntake: @unchecked Sendable {
             case .milestone:
                 known.isCovered = true
                 known.milestones += 1
-                if known.milestones > limits.outboxMilestones { continue }
             case .lossy:
                 metrics.droppedLossy.increment()
                 continue
@@ -167,9 +166,16 @@ final class HubIntake: @unchecked Sendable {
             kept.append((room, item))
         }
         kept.reverse()
-        var flooded: Set<ObjectIdentifier> = []
-        for (room, _) in before where (seen[ObjectIdentifier(room)]?.milestones ?? 0) > limits.outboxMilestones {
-            if flooded.insert(ObjectIdentifier(room)).inserted { kept.append((room, .resync)) }
+        let flooded = seen.filter { $0.value.milestones > limits.outboxMilestones }.keys
+        if !flooded.isEmpty {
+            // All of its events go, or what is read again would begin behind the ones that stayed.
+            kept.removeAll { room, item in
+                if case .event = item { flooded.contains(ObjectIdentifier(room)) } else { false }
+            }
+            var told: Set<ObjectIdentifier> = []
+            for (room, _) in before where flooded.contains(ObjectIdentifier(room)) && told.insert(ObjectIdentifier(room)).inserted {
+                kept.append((room, .resync))
+            }
         }
         outboxes[shard].items = kept
         outboxes[shard].compactAt = max(limits.outboxItems, 2 * kept.count)

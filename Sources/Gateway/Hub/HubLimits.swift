@@ -34,7 +34,7 @@ public struct HubLimits: Sendable {
     public var milestonesPerWatcher = 64
     /// A receive buffer fits any message a well-meant client sends, and is the largest thing an idle connection owns.
     public var receiveBufferBytes = 512
-    public var readsPerTurn = 2
+    public var readsPerTurn = 1
 
     // MARK: Work per turn
     /// Sockets written before other events of the loop get their turn, so that a big room cannot starve accepts.
@@ -59,6 +59,9 @@ public struct HubLimits: Sendable {
     public var channelsPerSubscribe = 512
     /// A watched job that was silent for longer is read again: the bound on what a lost message can cost.
     public var staleness = TimeAmount.seconds(5)
+    /// Every so many of these comparisons is of the whole state: after a failover nobody noticed, another history may have
+    /// reached the same seq.
+    public var verificationsPerHead = 6
     /// A state known for less than this is served to a new watcher without a read.
     public var freshness = TimeAmount.seconds(1)
     /// Stays subscribed this long after the last watcher left: pages reload.

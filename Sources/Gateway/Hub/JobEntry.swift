@@ -17,6 +17,8 @@ final class Joiner {
     let principal: Principal
     /// The job belongs to somebody else, which must look like absence: it waits like one and is not looked at again.
     var isDenied = false
+    /// Reads of the job sent before it came: what they say may be older than what it has.
+    var readsBefore = 0
     /// It waits for the job to appear, until then.
     var deadline: NIODeadline?
     var isSettled = false
@@ -62,6 +64,7 @@ final class JobEntry {
     /// Something came up during a read that it does not answer.
     var readsAgain = false
     var issuedAt = 0
+    var readsSent = 0
     /// Milestones passed on while the list is being read.
     var captured: [OutboundEvent] = []
     var isCapturing = false
@@ -69,6 +72,7 @@ final class JobEntry {
     /// The last time the newest state was known to be the newest.
     var heardAt: NIODeadline
     var isInWheel = false
+    var verifications = 0
     var isLingering = false
     var isRemoved = false
 

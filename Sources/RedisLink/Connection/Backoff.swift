@@ -24,13 +24,3 @@ struct Backoff {
 
     mutating func reset() { attempt = 0 }
 }
-
-extension TimeAmount {
-    /// Clamped to some 290 years in either direction.
-    init(_ duration: Duration) {
-        let (seconds, attoseconds) = duration.components
-        let (whole, tooLarge) = seconds.multipliedReportingOverflow(by: 1_000_000_000)
-        let (sum, tooFar) = whole.addingReportingOverflow(attoseconds / 1_000_000_000)
-        self = .nanoseconds(tooLarge || tooFar ? (seconds < 0 ? .min : .max) : sum)
-    }
-}

@@ -2,9 +2,10 @@ import NIOCore
 
 /// Sends commands on one connection and matches the replies to them: first in, first out, as Redis answers.
 ///
-/// One deadline timer for the connection, not one per command: it watches the oldest unanswered command. When that is
-/// overdue, the connection's answers can no longer be trusted to come, so it is closed: that command fails with `.timeout`,
-/// the ones behind it with `.connectionLost`; all of them may have run.
+/// One deadline timer for the connection, not one per command. When the oldest unanswered command is overdue, answers can no
+/// longer be trusted to come, and the connection is closed: what is overdue fails with `.timeout`, the rest with
+/// `.connectionLost`; all of it may have run. A command that is overdue behind an older one with more time fails alone, and
+/// its late answer is dropped.
 ///
 /// Lives on the event loop of its channel.
 final class CommandHandler: ChannelInboundHandler {
@@ -14,7 +15,8 @@ final class CommandHandler: ChannelInboundHandler {
     private struct InFlight {
         let cost: PendingBudget.Cost
         let deadline: NIODeadline
-        let completion: Submission.Completion
+        /// Nil once somebody was told that it is overdue.
+        var completion: Submission.Completion?
         let budget: PendingBudget
         let replyCount: Int
     }
@@ -40,7 +42,7 @@ final class CommandHandler: ChannelInboundHandler {
     func handlerAdded(context: ChannelHandlerContext) { self.context = context }
 
     func handlerRemoved(context: ChannelHandlerContext) {
-        shutDown(RedisError(.connectionLost, "the connection to Redis was closed"), overdue: nil)
+        shutDown(RedisError(.connectionLost, "the connection to Redis was closed"))
         self.context = nil
     }
 
@@ -49,12 +51,15 @@ final class CommandHandler: ChannelInboundHandler {
     /// Writes the submissions with one flush. Returns false, and takes none of them, when the connection is closed.
     func submit(_ submissions: [Submission]) -> Bool {
         guard closeReason == nil, let context, context.channel.isActive else { return false }
+        let now = context.eventLoop.now
+        var earliest = NIODeadline.distantFuture
         var joined = ByteBuffer()
         for submission in submissions {
-            if submission.isAbandoned {
-                submission.finish(.failure(RedisError(.cancelled, "the task was cancelled")))
+            if let reason = reasonNotToSend(submission, now) {
+                submission.finish(.failure(reason))
                 continue
             }
+            earliest = min(earliest, submission.deadline)
             append(submission)
             if submission.bytes.readableBytes >= limits.coalescedWriteBytes {
                 write(&joined, context)
@@ -66,8 +71,14 @@ final class CommandHandler: ChannelInboundHandler {
         }
         write(&joined, context)
         context.flush()
-        armTimer(context)
+        armTimer(for: earliest, context)
         return true
+    }
+
+    private func reasonNotToSend(_ submission: Submission, _ now: NIODeadline) -> RedisError? {
+        if submission.isAbandoned { return RedisError(.cancelled, "the task was cancelled") }
+        if submission.deadline <= now { return RedisError(.timeout, "the time was up before the command could be sent") }
+        return nil
     }
 
     private func append(_ submission: Submission) {
@@ -112,37 +123,44 @@ final class CommandHandler: ChannelInboundHandler {
         }
         inFlight.removeFirst()
         first.budget.release(first.cost)
-        first.completion.complete(.success(result))
+        first.completion?.complete(.success(result))
     }
 
     // MARK: Deadline
 
-    /// Arms the timer for the oldest command unless it fires early enough anyway; in steady flow it is touched once per
-    /// time-out, not once per command.
-    private func armTimer(_ context: ChannelHandlerContext) {
-        guard let deadline = inFlight.first?.deadline, deadline < timerDeadline else { return }
+    /// Arms the timer unless it fires early enough anyway: in steady flow it is touched once per timeout, not once per command.
+    private func armTimer(for deadline: NIODeadline, _ context: ChannelHandlerContext) {
+        guard deadline < timerDeadline else { return }
         timer?.cancel()
         timerDeadline = deadline
-        timer = context.eventLoop.assumeIsolated().scheduleTask(deadline: deadline) { self.checkDeadline() }
+        timer = context.eventLoop.assumeIsolated().scheduleTask(deadline: deadline) { self.checkDeadlines() }
     }
 
-    private func checkDeadline() {
+    private func checkDeadlines() {
         timer = nil
         timerDeadline = .distantFuture
         guard closeReason == nil, let context, let first = inFlight.first else { return }
-        if first.deadline <= context.eventLoop.now {
-            let overdue = RedisError(.timeout, "Redis did not answer in time", mayHaveRun: true)
-            shutDown(RedisError(.connectionLost, "closed because an earlier command got no answer in time"), overdue: overdue)
-            context.close(promise: nil)
-        } else {
-            armTimer(context)
+        let now = context.eventLoop.now
+        let overdue = inFlight.indices.filter { inFlight[$0].completion != nil && inFlight[$0].deadline <= now }
+        if !overdue.isEmpty, first.deadline <= now {
+            shutDown(RedisError(.connectionLost, "closed because an earlier command got no answer in time"), overdueAt: now)
+            return context.close(promise: nil)
         }
+        for index in overdue {
+            let completion = inFlight[index].completion
+            inFlight[index].completion = nil
+            completion?.complete(.failure(Self.overdue))
+        }
+        let earliest = inFlight.lazy.filter { $0.completion != nil }.map(\.deadline).min()
+        if let earliest { armTimer(for: earliest, context) }
     }
+
+    private static let overdue = RedisError(.timeout, "Redis did not answer in time", mayHaveRun: true)
 
     // MARK: End
 
     func channelInactive(context: ChannelHandlerContext) {
-        shutDown(RedisError(.connectionLost, "Redis closed the connection"), overdue: nil)
+        shutDown(RedisError(.connectionLost, "Redis closed the connection"))
         context.fireChannelInactive()
     }
 
@@ -152,21 +170,20 @@ final class CommandHandler: ChannelInboundHandler {
 
     /// Closes the connection; everything unanswered fails with `reason`.
     func close(_ reason: RedisError) {
-        shutDown(reason, overdue: nil)
+        shutDown(reason)
         context?.close(promise: nil)
     }
 
     /// Everybody who waits is told before the close, so that no wait outlives the connection.
-    private func shutDown(_ reason: RedisError, overdue: RedisError?) {
+    private func shutDown(_ reason: RedisError, overdueAt now: NIODeadline? = nil) {
         guard closeReason == nil else { return }
         closeReason = reason
         timer?.cancel()
         timer = nil
-        var error = overdue ?? reason.mayHaveRun(true)
         while let entry = inFlight.popFirst() {
             entry.budget.release(entry.cost)
-            entry.completion.complete(.failure(error))
-            error = reason.mayHaveRun(true)
+            let isOverdue = now.map { entry.deadline <= $0 } ?? false
+            entry.completion?.complete(.failure(isOverdue ? Self.overdue : reason.mayHaveRun(true)))
         }
     }
 }

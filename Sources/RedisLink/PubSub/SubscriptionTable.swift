@@ -13,6 +13,9 @@ final class SubscribeTicket {
         if channels == 0 { end(nil) }
     }
 
+    /// A subscriber that goes away without `run()` having ended leaves nobody waiting.
+    deinit { end(RedisError(.closed, "the subscriber has ended")) }
+
     var isDone: Bool { promise == nil }
 
     func channelIsDone() {

@@ -59,7 +59,7 @@ final class HiredisReader {
             }
             var index = 0
             while index < done { onPush(RedisPush(reader.tape, at: &index)) }
-            reader.tape.cut(keepingFrom: done)
+            if done > 0 { reader.tape.cut(keepingFrom: done) }
             // What was complete before the error counts.
             if let failure { throw failure }
         }

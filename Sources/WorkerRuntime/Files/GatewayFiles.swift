@@ -28,7 +28,7 @@ struct GatewayFiles: Sendable {
         let url = "\(base)/v1/uploads/\(FileName.percentEncoded(input.upload))"
         let partial = "\(directory)/.\(input.upload).part"
         defer { unlink(partial) }
-        try await repeated({ BackendError.inputUnavailable(input.name, $0, isRecoverable: $1) }) {
+        let attempt = { () async throws -> Verdict in
             let response = try await client.execute(
                 HTTPClientRequest(url: url),
                 timeout: .seconds(WorkerLimits.transferTime.components.seconds)
@@ -37,6 +37,7 @@ struct GatewayFiles: Sendable {
             try await save(response.body, to: partial, name: input.name)
             return .done
         }
+        try await repeated(attempt) { .inputUnavailable(input.name, $0, isRecoverable: $1) }
         guard rename(partial, "\(directory)/\(input.name)") == 0 else { throw BackendError.system("an input was not kept", errno: errno) }
     }
 
@@ -71,7 +72,7 @@ struct GatewayFiles: Sendable {
     }
 
     func deliver(_ file: OutputFile, lease: Lease) async throws {
-        try await repeated({ BackendError.outputRejected("\(file.name): \($0)", isRecoverable: $1) }) {
+        let attempt = { () async throws -> Verdict in
             var request = HTTPClientRequest(url: base + Self.path(of: file, job: lease.job))
             request.method = .PUT
             request.headers.add(name: "Content-Type", value: FileName.contentType(file.name))
@@ -82,6 +83,7 @@ struct GatewayFiles: Sendable {
             metrics.transferredBytes.increment(by: file.bytes)
             return .done
         }
+        try await repeated(attempt) { .outputRejected("\(file.name): \($0)", isRecoverable: $1) }
     }
 
     // MARK: Both
@@ -95,8 +97,8 @@ struct GatewayFiles: Sendable {
     }
 
     private func repeated(
-        _ failure: (_ reason: String, _ isRecoverable: Bool) -> BackendError,
-        _ attempt: () async throws -> Verdict
+        _ attempt: () async throws -> Verdict,
+        failure: (_ reason: String, _ isRecoverable: Bool) -> BackendError
     ) async throws {
         var backoff = Backoff()
         var reason = ""

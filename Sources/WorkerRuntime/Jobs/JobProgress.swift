@@ -25,7 +25,7 @@ final class JobProgress: Sendable {
         state = Mutex(State(tracker: ProgressTracker(pipeline: pipeline, plan: plan, startedAtMs: nowMs())))
         self.bell = bell
         self.nowMs = nowMs
-        minimumGapMs = Int(1000 / policy.maxPerSecond)
+        minimumGapMs = policy.minimumGapMs
     }
 
     /// Takes in one event of the backend; never blocks for long.

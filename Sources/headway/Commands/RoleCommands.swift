@@ -72,6 +72,8 @@ struct WorkerCommand: AsyncParsableCommand {
     @Option(help: "Progress writes per second and job, at most.") var updateRate: String?
     @Option(help: "On shutdown, time for running jobs to finish, e.g. 30s.") var shutdownGrace: String?
     @Option(help: "Time between SIGTERM and SIGKILL for a command, e.g. 10s.") var cancelGrace: String?
+    @Option(help: "Silence after which this worker counts as lost, e.g. 20s.") var lease: String?
+    @Option(help: "Pause between two signs of life, at most a third of the lease, e.g. 5s.") var heartbeat: String?
     @Option(help: "Longest run of a job that names no limit itself, e.g. 2h.") var maxRuntime: String?
     @Option(help: ArgumentHelp("YAML file with further pipelines.", valueName: "file")) var pipelines: String?
     @Argument(parsing: .postTerminator, help: "After --: what to run for each job.") var command: [String] = []
@@ -82,7 +84,8 @@ struct WorkerCommand: AsyncParsableCommand {
                 gateway.flag, .init(Settings.workerQueues, queues), .init(Settings.workerPipeline, pipeline),
                 .init(Settings.workerName, name), .init(Settings.concurrency, concurrency), .init(Settings.workDirectory, workDir),
                 .init(Settings.updateRate, updateRate), .init(Settings.workerGrace, shutdownGrace), .init(Settings.pipelines, pipelines),
-                .init(Settings.cancelGrace, cancelGrace), .init(Settings.maxRuntime, maxRuntime), .init(Settings.workerCommand, command),
+                .init(Settings.cancelGrace, cancelGrace), .init(Settings.lease, lease), .init(Settings.heartbeat, heartbeat),
+                .init(Settings.maxRuntime, maxRuntime), .init(Settings.workerCommand, command),
             ]
         )
         let logger = try Logs.bootstrap(settings, label: "headway.worker")

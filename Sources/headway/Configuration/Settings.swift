@@ -166,6 +166,20 @@ enum Settings {
         in: .zero ... .seconds(3600),
         help: "On shutdown, time for running jobs to finish before they are handed back."
     )
+    static let lease = Setting.duration(
+        "worker.lease",
+        flag: "--lease",
+        default: "20s",
+        in: .milliseconds(500) ... .seconds(3600),
+        help: "Silence after which a worker counts as lost and its jobs go to another."
+    )
+    static let heartbeat = Setting.duration(
+        "worker.heartbeat",
+        flag: "--heartbeat",
+        default: "5s",
+        in: .milliseconds(100) ... .seconds(1200),
+        help: "Pause between two signs of life; at most a third of the lease."
+    )
     static let cancelGrace = Setting.duration(
         "worker.cancel_grace",
         flag: "--cancel-grace",
@@ -285,7 +299,8 @@ enum Settings {
         logLevel.info, logFormat.info, pipelines.info, redisURL.info, redisPassword.info, redisPrefix.info, listen.info, gatewayURL.info,
         gatewayData.info, insecure.info, anyQueue.info, gatewayQueues.info, allowedHosts.info, allowedOrigins.info, drain.info,
         workerQueues.info, workerPipeline.info, workerName.info, concurrency.info, workDirectory.info, updateRate.info,
-        workerGrace.info, cancelGrace.info, maxRuntime.info, workerCommand.info, json.info, lostAfter.info, submitQueue.info,
+        workerGrace.info, cancelGrace.info, lease.info, heartbeat.info, maxRuntime.info, workerCommand.info, json.info, lostAfter.info,
+        submitQueue.info,
         submitPipeline.info, submitParams.info,
         submitInputs.info, submitID.info, submitPriority.info, submitWatch.info, submitOutput.info, cancelReason.info,
         logsLimit.info, devData.info, devNoWorker.info, devRedisServer.info,

@@ -1,3 +1,4 @@
+import Gateway
 import JobStore
 import Logging
 import NIOCore

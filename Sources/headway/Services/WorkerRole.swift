@@ -15,6 +15,8 @@ struct WorkerRole: Service {
     let cancelGrace: Duration
     let pipelines: [Pipeline]
     let context: RoleContext
+    /// The process's store, with this worker's lease.
+    let store: JobStore
     let onReady: @Sendable (String) -> Void
 
     init(
@@ -50,22 +52,29 @@ struct WorkerRole: Service {
         guard ProgramSearch.find(program, path: path) != nil else {
             throw .usage("\(program): no such program; the command after -- must be a program in PATH or a path to one")
         }
+        var storeSettings = context.store.settings
+        storeSettings.lease = try settings.value(Settings.lease)
+        storeSettings.heartbeat = try settings.value(Settings.heartbeat)
+        guard storeSettings.heartbeat * 3 <= storeSettings.lease else {
+            throw .usage("--heartbeat must be at most a third of --lease, so that one lost sign of life does not lose the job")
+        }
         try Directory.make(configuration.workDirectory)
         self.configuration = configuration
         self.command = command
         self.context = context
+        store = JobStore(redis: context.store.redis, keys: context.store.keys, settings: storeSettings)
         self.onReady = onReady
     }
 
     func run() async throws {
         do {
-            try await cancelWhenGracefulShutdown { try await StoreStart.prepare(context.store, logger: context.logger) }
+            try await cancelWhenGracefulShutdown { try await StoreStart.prepare(store, logger: context.logger) }
         } catch is CancellationError {
             return
         }
         let worker = Worker(
             configuration: configuration,
-            store: context.store,
+            store: store,
             redis: context.redis,
             pipelines: pipelines,
             backend: SubprocessBackend(command: command, grace: cancelGrace),

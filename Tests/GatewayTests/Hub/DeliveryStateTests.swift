@@ -119,7 +119,11 @@ struct DeliveryStateTests {
 
     /// Empties it to a ready socket, catching up from `history` where it asks for that.
     private func drain(
-        _ state: inout DeliveryState, _ history: [OutboundEvent], upTo: Int, into written: inout [OutboundEvent], _ resyncs: inout Int,
+        _ state: inout DeliveryState,
+        _ history: [OutboundEvent],
+        upTo: Int,
+        into written: inout [OutboundEvent],
+        _ resyncs: inout Int,
         _ limit: Int
     ) {
         if state.needsResync {

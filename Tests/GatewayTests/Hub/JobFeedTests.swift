@@ -7,7 +7,11 @@ import Testing
 struct JobFeedTests {
     private func event(_ seq: Int, _ kind: OutboundEvent.Kind = .state, text: String = "") -> OutboundEvent {
         OutboundEvent(
-            kind: kind, seq: seq, phase: kind == .terminal ? .complete : .generating, body: ByteBuffer(string: "{\"seq\":\(seq)\(text)}"))
+            kind: kind,
+            seq: seq,
+            phase: kind == .terminal ? .complete : .generating,
+            body: ByteBuffer(string: "{\"seq\":\(seq)\(text)}")
+        )
     }
 
     private func feed(at seq: Int) -> JobFeed {

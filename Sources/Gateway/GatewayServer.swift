@@ -1,0 +1,228 @@
+public import JobStore
+public import Logging
+public import NIOCore
+import NIOHTTP1
+import NIOPosix
+public import RedisLink
+public import ServiceLifecycle
+import Synchronization
+public import Telemetry
+
+/// One gateway: binds, serves, and leaves in good order.
+///
+/// Stateless: everything it knows is in Redis or in the blob store, so any number of them stand side by side.
+public final class GatewayServer: Service {
+    private let configuration: GatewayConfiguration
+    private let store: JobStore
+    private let group: any EventLoopGroup
+    private let logger: Logger
+    private let hub: Hub
+    private let blobs: any BlobStore
+    private let health: HealthMonitor
+    private let http: HTTPService
+    private let environment: GatewayEnvironment
+    private let listening: EventLoopPromise<SocketAddress>
+    private let isListeningSettled = Atomic<Bool>(false)
+    private let open = Atomic<Int>(0)
+    private let draining: Gauge
+    private let swept: Counter
+
+    public init(
+        configuration: GatewayConfiguration,
+        store: JobStore,
+        redis: RedisConfiguration,
+        registry: MetricsRegistry,
+        group: any EventLoopGroup,
+        logger: Logger
+    ) {
+        self.configuration = configuration
+        self.store = store
+        self.group = group
+        self.logger = logger
+        let environment = GatewayEnvironment.system
+        let limits = configuration.limits
+        self.environment = environment
+        hub = Hub(store: store, redis: redis, group: group, registry: registry, logger: logger)
+        blobs = DirectoryBlobStore(root: configuration.dataDirectory, limits: limits, environment: environment)
+        health = HealthMonitor(hub: hub, store: store, limits: limits, registry: registry)
+        let context = RouteContext(
+            store: store,
+            hub: hub,
+            blobs: blobs,
+            limits: limits,
+            pipelines: configuration.pipelines,
+            registry: registry,
+            environment: environment,
+            queues: QueueNames(store: store, limits: limits, allowsAny: configuration.allowAnyQueue),
+            health: health,
+            logger: logger
+        )
+        let hub = hub
+        let routes =
+            JobRoutes(context: context).routes + StreamRoutes(context: context).routes + BlobRoutes(context: context).routes
+            + SystemRoutes(context: context, isDraining: { hub.isDraining }).routes + WebFiles(registry: registry).routes
+        http = HTTPService(
+            router: Router(routes),
+            limits: limits,
+            hostPolicy: HostPolicy(
+                isLoopback: Self.isLoopback(configuration.host),
+                allowedHosts: configuration.allowedHosts,
+                allowedOrigins: configuration.allowedOrigins
+            ),
+            environment: environment,
+            registry: registry,
+            logger: logger
+        )
+        listening = group.next().makePromise(of: SocketAddress.self)
+        draining = registry.gauge(.gatewayDraining)
+        swept = registry.counter(.blobsSwept)
+    }
+
+    deinit {
+        if !isListeningSettled.load(ordering: .relaxed) {
+            listening.fail(GatewayError(.cannotListen, "the gateway was never run"))
+        }
+    }
+
+    /// The bound address, once there is one; throws what kept the gateway from listening.
+    public func waitUntilListening() async throws -> SocketAddress { try await listening.futureResult.get() }
+
+    /// Serves until graceful shutdown or cancellation; then every watcher is given its own moment within the drain window to come
+    /// back elsewhere, and the connections are closed.
+    public func run() async throws {
+        do {
+            try await serve()
+        } catch {
+            settleListening(.failure(error))
+            throw error
+        }
+    }
+
+    private func settleListening(_ result: Result<SocketAddress, any Error>) {
+        if !isListeningSettled.exchange(true, ordering: .relaxed) { listening.completeWith(result) }
+    }
+
+    private func serve() async throws {
+        guard configuration.isInsecure || Self.isLoopback(configuration.host) else {
+            throw GatewayError(
+                .insecureListen,
+                "\(configuration.host) can be reached from other machines and nothing asks who comes: listen on 127.0.0.1 behind a proxy, "
+                    + "or say --insecure"
+            )
+        }
+        try await blobs.prepare()
+        let channel = try await bind()
+        if let address = channel.localAddress { settleListening(.success(address)) }
+        logger.info("gateway listens", metadata: [LogKey.address: "\(channel.localAddress?.description ?? "")"])
+        await withTaskGroup(of: Void.self) { tasks in
+            tasks.addTask { await self.runHub() }
+            tasks.addTask { await self.health.run() }
+            tasks.addTask { await self.sweep() }
+            tasks.addTask { await self.reap() }
+            // A Service's way to learn of SIGTERM without ending the tasks above: they go on while watchers are sent away.
+            try? await gracefulShutdown()
+            await self.drain(channel)
+            tasks.cancelAll()
+        }
+    }
+
+    private func drain(_ channel: any Channel) async {
+        draining.set(1)
+        logger.notice("gateway drains")
+        http.startDraining()
+        hub.drain(over: configuration.drainWindow)
+        try? await channel.close().get()
+        // The last answers: requests in flight have their own time-outs, watchers leave within the window.
+        let deadline = ContinuousClock.now + configuration.drainWindow + .seconds(2)
+        while open.load(ordering: .relaxed) > 0, hub.sessionCount > 0, ContinuousClock.now < deadline {
+            do { try await Task.sleep(for: .milliseconds(20)) } catch { return }
+        }
+    }
+
+    private func bind() async throws -> any Channel {
+        let limits = configuration.limits
+        let http = http
+        let bootstrap = ServerBootstrap(group: group)
+            .serverChannelOption(.backlog, value: Int32(limits.backlog))
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .serverChannelOption(.maxMessagesPerRead, value: 64)
+            .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+            .childChannelOption(
+                .recvAllocator,
+                value: AdaptiveRecvByteBufferAllocator(minimum: 512, initial: 2048, maximum: limits.readBytes)
+            )
+            .childChannelOption(.maxMessagesPerRead, value: 2)
+            .childChannelInitializer { [weak self] channel in
+                channel.eventLoop.makeCompletedFuture {
+                    guard let self, self.admit(channel) else { throw GatewayError(.tooManyRequests, "too many connections") }
+                    let decoder = RequestDecoder(limits: limits)
+                    try channel.pipeline.syncOperations.addHandlers([
+                        ByteToMessageHandler(decoder), HTTPConnectionHandler(service: http, decoder: decoder),
+                    ])
+                }
+            }
+        do {
+            return try await bootstrap.bind(host: configuration.host, port: configuration.port).get()
+        } catch let error as IOError where error.errnoCode == EADDRINUSE {
+            throw GatewayError(
+                .cannotListen,
+                "port \(configuration.port) of \(configuration.host) is taken: stop who holds it, or choose another with --listen"
+            )
+        } catch {
+            throw GatewayError(.cannotListen, "cannot listen on \(configuration.host):\(configuration.port): \(error)")
+        }
+    }
+
+    /// Counts a connection, or refuses it. The descriptor is given back when the channel closes.
+    private func admit(_ channel: any Channel) -> Bool {
+        guard open.wrappingAdd(1, ordering: .relaxed).newValue <= configuration.limits.connections else {
+            open.wrappingSubtract(1, ordering: .relaxed)
+            http.metrics.refused.increment()
+            return false
+        }
+        http.metrics.accepted.increment()
+        http.metrics.connections.add(1)
+        channel.closeFuture.whenComplete { [self] _ in
+            open.wrappingSubtract(1, ordering: .relaxed)
+            http.metrics.connections.add(-1)
+        }
+        return true
+    }
+
+    // MARK: In the background
+
+    /// The link to Redis mends itself; what ends it for good is worth a line, and the canary tells the load balancer.
+    private func runHub() async {
+        do {
+            try await hub.run()
+        } catch is CancellationError {
+        } catch {
+            logger.error("the subscription to redis has ended", metadata: [LogKey.errorMessage: "\(error)"])
+        }
+    }
+
+    private func sweep() async {
+        while !Task.isCancelled {
+            swept.increment(by: await blobs.sweep(nowMs: environment.nowMs()))
+            do { try await Task.sleep(for: configuration.limits.sweepInterval) } catch { return }
+        }
+    }
+
+    /// Ends and hands on what no worker looks after. Every gateway does it; the script itself keeps them from doing it twice.
+    private func reap() async {
+        while !Task.isCancelled {
+            for queue in (try? await store.queueNames()) ?? [] where !Task.isCancelled {
+                do {
+                    _ = try await store.reap(queue: queue)
+                } catch {
+                    logger.debug("reap failed", metadata: [LogKey.queueName: "\(queue)", LogKey.errorMessage: "\(error)"])
+                }
+            }
+            do { try await Task.sleep(for: .seconds(1)) } catch { return }
+        }
+    }
+
+    static func isLoopback(_ host: String) -> Bool {
+        host == "localhost" || host == "::1" || (host.hasPrefix("127.") && host.split(separator: ".").count == 4)
+    }
+}

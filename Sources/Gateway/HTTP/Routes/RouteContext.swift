@@ -1,0 +1,57 @@
+import JobStore
+import Logging
+import ProgressCore
+import Synchronization
+import Telemetry
+
+/// What the routes work with.
+struct RouteContext: Sendable {
+    let store: JobStore
+    let hub: Hub
+    let blobs: any BlobStore
+    let limits: GatewayLimits
+    let pipelines: [Pipeline]
+    let registry: MetricsRegistry
+    let environment: GatewayEnvironment
+    let queues: QueueNames
+    let health: HealthMonitor
+    let logger: Logger
+}
+
+/// The registered queues, read again when they are old, or when a name is not among them (a queue that was just registered).
+final class QueueNames: Sendable {
+    private let store: JobStore
+    private let limits: GatewayLimits
+    private let allowsAny: Bool
+    private let known = Mutex<(names: Set<String>, readAt: ContinuousClock.Instant?)>(([], nil))
+
+    init(store: JobStore, limits: GatewayLimits, allowsAny: Bool) {
+        self.store = store
+        self.limits = limits
+        self.allowsAny = allowsAny
+    }
+
+    /// Throws `.unknownQueue` naming the queues that exist.
+    func require(_ name: String) async throws {
+        if allowsAny { return }
+        let now = ContinuousClock.now
+        let (names, readAt) = known.withLock { $0 }
+        let age = readAt.map { now - $0 } ?? .seconds(1_000_000)
+        if names.contains(name), age < limits.queueListAge { return }
+        var fresh = names
+        if age >= limits.queueListRetry {
+            fresh = try await store.queueNames()
+            known.withLock { $0 = (fresh, now) }
+        }
+        guard fresh.contains(name) else {
+            let some = fresh.sorted().prefix(10).joined(separator: ", ")
+            throw GatewayError(
+                .unknownQueue,
+                some.isEmpty
+                    ? "there is no queue '\(name)': no worker has registered one yet; start a worker for it"
+                    : "there is no queue '\(name)'; there are: \(some)",
+                field: "queue"
+            )
+        }
+    }
+}

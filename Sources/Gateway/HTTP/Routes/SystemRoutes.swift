@@ -1,0 +1,113 @@
+import JobStore
+import NIOCore
+import NIOHTTP1
+import ProgressCore
+import RedisLink
+import Synchronization
+import Telemetry
+
+/// Health, metrics, and the lists for dashboards and pages.
+struct SystemRoutes: Sendable {
+    let context: RouteContext
+    let isDraining: @Sendable () -> Bool
+
+    var routes: [Route] {
+        let registry = context.registry
+        let pipelines = Self.pipelines(context.pipelines)
+        return [
+            Route(.GET, "/livez", registry: registry, .immediate { _ in .text("live\n") }),
+            Route(.GET, "/readyz", registry: registry, .immediate(ready)),
+            Route(
+                .GET,
+                "/metrics",
+                registry: registry,
+                .immediate { _ in .text(registry.exposition(), contentType: "text/plain; version=0.0.4; charset=utf-8") }
+            ),
+            Route(.GET, "/v1/queues", registry: registry, .task(bodyLimit: 0, queues)),
+            Route(.GET, "/v1/workers", registry: registry, .task(bodyLimit: 0, workers)),
+            Route(.GET, "/v1/pipelines", registry: registry, .immediate { _ in .json(pipelines) }),
+        ]
+    }
+
+    /// Not ready only when another gateway would serve better: see docs/operations.md.
+    private func ready(_ request: HTTPRequest) -> HTTPResponse {
+        if isDraining() { return state("draining", status: 503) }
+        switch context.health.verdict {
+        case .ready: return state("ready", status: 200)
+        case .degraded: return state("degraded", status: 200)
+        case .linkDead: return state("link_dead", status: 503)
+        }
+    }
+
+    private func state(_ name: String, status: Int) -> HTTPResponse { .json("{\"status\":\"\(name)\"}\n", status: status) }
+
+    private func queues(_ request: HTTPRequest) async throws -> HTTPResponse {
+        let rows = try await context.store.queues().map {
+            "{\"name\":\"\($0.name)\",\"ready\":\($0.ready),\"delayed\":\($0.delayed),\"running\":\($0.running),\"dead\":\($0.dead),"
+                + "\"paused\":\($0.isPaused)}"
+        }
+        return .json("{\"queues\":[\(rows.joined(separator: ","))]}")
+    }
+
+    private func workers(_ request: HTTPRequest) async throws -> HTTPResponse {
+        func list(_ texts: [String]) -> String { "[" + texts.map(JSONText.quoted).joined(separator: ",") + "]" }
+        let rows = try await context.store.workers().map {
+            "{\"id\":\(JSONText.quoted($0.id)),\"host\":\(JSONText.quoted($0.host)),\"version\":\(JSONText.quoted($0.version)),"
+                + "\"queues\":\(list($0.queues)),\"pipeline\":\(JSONText.quoted($0.pipeline)),\"concurrency\":\($0.concurrency),"
+                + "\"jobs\":\(list($0.jobs)),\"draining\":\($0.isDraining),\"started_at\":\($0.startedAtMs)}"
+        }
+        return .json("{\"workers\":[\(rows.joined(separator: ","))]}")
+    }
+
+    private static func pipelines(_ pipelines: [Pipeline]) -> String {
+        let rows = pipelines.map { pipeline in
+            let stages = pipeline.stages.map { stage in
+                "{\"name\":\(JSONText.quoted(stage.name)),\"phase\":\"\(stage.phase.rawValue)\",\"weight\":\(stage.weight)"
+                    + (stage.expectedMs.map { ",\"expected_ms\":\($0)" } ?? "") + "}"
+            }
+            return "{\"name\":\(JSONText.quoted(pipeline.name)),\"stages\":[\(stages.joined(separator: ","))]}"
+        }
+        return "{\"pipelines\":[\(rows.joined(separator: ","))]}"
+    }
+}
+
+/// Whether this gateway hears Redis, looked at now and then so that a health check costs nothing.
+final class HealthMonitor: Sendable {
+    enum Verdict: Int, Sendable {
+        case ready
+        /// Redis as a whole is out of reach: another gateway would be no better.
+        case degraded
+        /// Redis answers a fresh command, this gateway's subscription is dead.
+        case linkDead
+    }
+
+    private let hub: Hub
+    private let store: JobStore
+    private let limits: GatewayLimits
+    private let current = Atomic<Int>(Verdict.ready.rawValue)
+    private let canary: Gauge
+
+    init(hub: Hub, store: JobStore, limits: GatewayLimits, registry: MetricsRegistry) {
+        self.hub = hub
+        self.store = store
+        self.limits = limits
+        self.canary = registry.gauge("headway_gateway_canary_ok", help: "1 while a message published through Redis comes back.")
+    }
+
+    var verdict: Verdict { Verdict(rawValue: current.load(ordering: .relaxed)) ?? .degraded }
+
+    /// Looks again and again until cancelled.
+    func run() async {
+        while !Task.isCancelled {
+            let isAlive = await hub.probe()
+            canary.set(isAlive ? 1 : 0)
+            var verdict = Verdict.ready
+            if !isAlive {
+                let answers = (try? await store.redis.send(["PING"], timeout: limits.healthTimeout)) != nil
+                verdict = answers ? .linkDead : .degraded
+            }
+            current.store(verdict.rawValue, ordering: .relaxed)
+            do { try await Task.sleep(for: limits.healthInterval) } catch { return }
+        }
+    }
+}
