@@ -55,7 +55,7 @@ let package = Package(
         ),
         .target(
             name: "JobStore",
-            dependencies: ["ProgressCore", "RedisLink", "CCrypto", nio("NIOCore"), logging],
+            dependencies: ["ProgressCore", "RedisLink", "CCrypto", nio("NIOCore")],
             resources: [.embedInCode("Scripts")],
             swiftSettings: swiftSettings
         ),
@@ -70,7 +70,7 @@ let package = Package(
         .target(
             name: "Gateway",
             dependencies: [
-                "ProgressCore", "JobStore", "Telemetry", "WebSocketWire", "CWebFiles",
+                "ProgressCore", "RedisLink", "JobStore", "Telemetry", "WebSocketWire", "CWebFiles",
                 nio("NIOCore"), nio("NIOPosix"), nio("NIOHTTP1"), logging, lifecycle,
                 .product(name: "DequeModule", package: "swift-collections"),
             ],
@@ -92,12 +92,12 @@ let package = Package(
         // Tests
         .target(
             name: "TestSupport",
-            dependencies: ["RedisLink", "JobStore", "WebSocketWire", nio("NIOCore"), nio("NIOPosix"), nio("NIOHTTP1"), logging],
+            dependencies: ["RedisLink", "WebSocketWire", nio("NIOCore"), nio("NIOPosix")],
             swiftSettings: swiftSettings
         ),
         test("ProgressCore"),
         test("Telemetry", [logging]),
-        test("WebSocketWire", [nio("NIOCore"), nio("NIOEmbedded")]),
+        test("WebSocketWire", [nio("NIOCore")]),
         test("RedisLink", ["TestSupport", nio("NIOCore"), nio("NIOEmbedded"), nio("NIOPosix"), logging]),
         test("JobStore", ["ProgressCore", "RedisLink", "TestSupport", nio("NIOCore"), nio("NIOPosix"), logging]),
         test(
@@ -121,8 +121,7 @@ let package = Package(
         .testTarget(
             name: "IntegrationTests",
             dependencies: [
-                "ProgressCore", "RedisLink", "JobStore", "WebSocketWire", "TestSupport", "headway", nio("NIOCore"), nio("NIOPosix"),
-                nio("NIOHTTP1"), logging,
+                "ProgressCore", "RedisLink", "JobStore", "TestSupport", "headway", nio("NIOCore"), nio("NIOPosix"), logging,
             ],
             swiftSettings: swiftSettings
         ),

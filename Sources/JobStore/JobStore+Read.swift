@@ -40,9 +40,15 @@ extension JobStore {
 
     /// Milestones with seq > `after`, oldest first.
     public func milestones(_ job: JobID, after: Int) async throws(StoreError) -> [Milestone] {
-        let bodies = try await command(["LRANGE", .string(keys.milestones(job)), "0", "-1"]).array ?? []
+        let replies = try await pipeline([
+            ["LRANGE", .string(keys.milestones(job)), "0", "-1"], ["HGET", .string(keys.job(job)), "body"],
+        ])
+        if case .error(let message)? = replies.first { throw StoreError(.corrupt, message) }
+        var bodies = replies[0].array ?? []
+        // A job that never left the line has its one milestone, the QUEUED event, in its hash alone.
+        if bodies.isEmpty { bodies = [replies[1]] }
         return bodies.compactMap { value in
-            guard let body = value.buffer, let head = EventHead(body: body), head.seq > after else { return nil }
+            guard let body = value.buffer, let head = EventHead(body: body), head.isMilestone, head.seq > after else { return nil }
             return Milestone(seq: head.seq, phase: head.phase, body: body)
         }
     }
@@ -102,6 +108,8 @@ extension JobStore {
 struct EventHead {
     let seq: Int
     let phase: Phase
+    /// Not a mere move of the bar.
+    let isMilestone: Bool
 
     init?(body: ByteBuffer) {
         // 128 bytes of id and some 100 of fixed text: a longer head is not ours.
@@ -111,6 +119,7 @@ struct EventHead {
         else { return nil }
         self.seq = number
         self.phase = phase
+        self.isMilestone = Self.member("\"type\":\"", in: text, until: "\"") != "progress"
     }
 
     private static func member(_ name: String, in text: String, until end: Character) -> String? {
