@@ -54,7 +54,7 @@ struct JobSheet {
             ("phase", view.end == nil ? ProgressText.phase(of: view) : ProgressText.end(of: view)),
             ("progress", progress),
             ("remaining", view.end == nil ? ProgressText.eta(of: event, ageMs: event.at.map { max(0, now - $0) } ?? 0) : nil),
-            ("message", event.message),
+            ("message", view.end == nil ? event.message : nil),
             ("queue", event.queue), ("pipeline", event.pipeline), ("owner", record.owner),
             ("priority", record.priority.map(String.init)),
             ("attempt", event.attempt.map { "\($0)" + (record.maxAttempts.map { " of \($0)" } ?? "") }),
@@ -62,7 +62,7 @@ struct JobSheet {
         ]
         let times: [(String, Int?)] = [
             ("created", record.createdAt), ("started", record.startedAt), ("updated", record.updatedAt ?? event.at),
-            ("finished", record.finishedAt), ("expires", record.expiresAt),
+            ("finished", record.finishedAt), ("expires", view.end == nil ? record.expiresAt : nil),
         ]
         rows += times.map { ($0.0, $0.1.flatMap { $0 > 0 ? Self.time($0, now: now) : nil }) }
         rows += [("retry of", record.retryOf), ("retried as", record.retriedAs)]

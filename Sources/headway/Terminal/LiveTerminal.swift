@@ -4,6 +4,7 @@ struct LiveTerminal: Sendable {
     private let hasColour: Bool
     private var drawn: [String] = []
     private var isOpen = false
+    private var isClosed = false
 
     init(output: Output, hasColour: Bool) {
         self.output = output
@@ -21,7 +22,7 @@ struct LiveTerminal: Sendable {
 
     mutating func draw(_ lines: [StyledLine]) {
         let texts = lines.map { $0.text(hasColour: hasColour) }
-        guard texts != drawn else { return }
+        guard !isClosed, texts != drawn else { return }
         var out = isOpen ? "" : Control.hideCursor
         isOpen = true
         out += "\r" + Control.up(drawn.count)
@@ -31,7 +32,9 @@ struct LiveTerminal: Sendable {
         output.write(out)
     }
 
+    /// For good: what is drawn later would go over what was said after the bars.
     mutating func close() {
+        isClosed = true
         guard isOpen else { return }
         isOpen = false
         output.write(Control.showCursor)

@@ -2,7 +2,7 @@ import ProgressCore
 
 /// What is said about a job in words: the same for bars and for plain lines.
 enum ProgressText {
-    /// `about 40 s`, `1–2 min` when the interval is wide, `estimating`, `stalled`; nil when there is nothing to say.
+    /// `about 40 s`, `1–2 min` or `up to 20 s` when the interval is wide, `estimating`, `stalled`; nil when there is nothing to say.
     /// - Parameter ageMs: Time since the estimate was made.
     static func eta(of event: JobEvent, ageMs: Int) -> String? {
         if event.stalled == true { return "stalled" }
@@ -35,7 +35,8 @@ enum ProgressText {
             let low = lowMs / unit.ms
             let high = (highMs + unit.ms - 1) / unit.ms
             guard low < high else { return nil }
-            return unit.name == "s" ? "\(low * 5)–\(high * 5) s" : "\(low)–\(high) \(unit.name)"
+            let scale = unit.name == "s" ? 5 : 1
+            return low == 0 ? "up to \(high * scale) \(unit.name)" : "\(low * scale)–\(high * scale) \(unit.name)"
         }
         return nil
     }
