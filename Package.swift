@@ -95,9 +95,9 @@ let package = Package(
             dependencies: ["RedisLink", "WebSocketWire", nio("NIOCore"), nio("NIOPosix")],
             swiftSettings: swiftSettings
         ),
-        test("ProgressCore"),
+        test("ProgressCore", ["TestSupport"]),
         test("Telemetry", [logging]),
-        test("WebSocketWire", [nio("NIOCore")]),
+        test("WebSocketWire", ["TestSupport", nio("NIOCore")]),
         test("RedisLink", ["TestSupport", nio("NIOCore"), nio("NIOEmbedded"), nio("NIOPosix"), logging]),
         test("JobStore", ["ProgressCore", "RedisLink", "TestSupport", nio("NIOCore"), nio("NIOPosix"), logging]),
         test(

@@ -1,4 +1,5 @@
 import ProgressCore
+import TestSupport
 import Testing
 
 @testable import headway

@@ -1,5 +1,6 @@
 import NIOCore
 import ProgressCore
+import TestSupport
 import Testing
 
 @testable import JobStore
@@ -95,19 +96,5 @@ struct JSONTextTests {
         let error = JobError(code: "x", message: String(repeating: "é", count: 1000), isRecoverable: true)
         #expect(error.json.utf8.count < StoreLimits.textBytes + 60)
         #expect(error.json.hasSuffix("é\",\"recoverable\":true}"))
-    }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): the same numbers for the same seed everywhere.
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
-        return mixed ^ (mixed >> 31)
     }
 }

@@ -1,4 +1,5 @@
 import ProgressCore
+import TestSupport
 import Testing
 
 @Suite struct JobIDTests {
@@ -23,7 +24,7 @@ import Testing
     }
 
     @Test func madeIdsAreVersion7AndSortByTime() {
-        var random = Seeded(7)
+        var random = SeededGenerator(7)
         var previous = ""
         for step in 0..<2000 {
             let id = JobID.make(unixMs: 1_767_225_600_000 + step, random: &random).text

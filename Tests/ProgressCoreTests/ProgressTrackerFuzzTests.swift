@@ -1,4 +1,5 @@
 import ProgressCore
+import TestSupport
 import Testing
 
 /// Thousands of seeded sequences, most of them nonsense: the invariants of the tracker hold for all.
@@ -11,7 +12,7 @@ import Testing
     private static let wildInts = [Int.min, -1, 0, 1, 2, 7, 50, 1000, 1_000_000_001, Int.max]
     private static let wildDoubles = [Double.nan, .infinity, -.infinity, -1, 0, 0.001, 33.3, 99.99, 100, 101, 1e308, -1e308]
 
-    private static func update(_ random: inout Seeded) -> ProgressUpdate {
+    private static func update(_ random: inout SeededGenerator) -> ProgressUpdate {
         var update = ProgressUpdate()
         if random.chance(40) { update.stage = random.pick(names) }
         if random.chance(60) { update.step = random.chance(80) ? Int.random(in: 0...60, using: &random) : random.pick(wildInts) }
@@ -23,7 +24,7 @@ import Testing
         return update
     }
 
-    private static func plan(_ random: inout Seeded) -> [PlannedStage] {
+    private static func plan(_ random: inout SeededGenerator) -> [PlannedStage] {
         (0..<Int.random(in: 0...80, using: &random)).map { _ in
             PlannedStage(
                 name: random.pick(names),
@@ -55,7 +56,7 @@ import Testing
 
     @Test func garbageNeverBreaksAnInvariant() {
         for seed in 0..<3000 {
-            var random = Seeded(seed)
+            var random = SeededGenerator(seed)
             let pipeline = random.pick([Samples.model3D, Samples.untimed, Samples.generic])
             var now = random.chance(90) ? 1_767_225_600_000 : 0
             var tracker = ProgressTracker(
@@ -87,7 +88,7 @@ import Testing
         var covered = 0
         var judged = 0
         for seed in 0..<400 {
-            var random = Seeded(seed)
+            var random = SeededGenerator(seed)
             var tracker = ProgressTracker(pipeline: Samples.model3D, startedAtMs: 0)
             let pace = Double.random(in: 0.6...1.8, using: &random)
             let durations = Samples.model3D.stages.map {
@@ -124,7 +125,7 @@ import Testing
 
     @Test func aMergedUpdateEndsWhereTheSeparateOnesEnd() {
         for seed in 0..<2000 {
-            var random = Seeded(seed)
+            var random = SeededGenerator(seed)
             var one = ProgressTracker(pipeline: Samples.untimed, startedAtMs: 0)
             var other = ProgressTracker(pipeline: Samples.untimed, startedAtMs: 0)
             var merged = ProgressUpdate(stage: "sample")

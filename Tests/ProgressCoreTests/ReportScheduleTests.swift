@@ -1,4 +1,5 @@
 import ProgressCore
+import TestSupport
 import Testing
 
 @Suite struct ReportScheduleTests {
@@ -49,7 +50,7 @@ import Testing
     /// Plays a random job through the schedule as a reporter would, millisecond by millisecond.
     @Test func ratesHoldAndNothingIsLostForLong() {
         for seed in 0..<1500 {
-            var random = Seeded(seed)
+            var random = SeededGenerator(seed)
             let rate = random.pick([0.5, 1.0, 4.0, 10.0, 100.0])
             let policy = ReportPolicy(maxPerSecond: rate)
             var schedule = ReportSchedule(policy: policy)
@@ -93,7 +94,7 @@ import Testing
 
     @Test func clientsNeverDrawTheEnd() {
         for seed in 0..<2000 {
-            var random = Seeded(seed)
+            var random = SeededGenerator(seed)
             let state = Self.state(.random(in: 0...99.9, using: &random), speed: .random(in: 0...1e6, using: &random))
             let drawn = ReportSchedule.drawnPercent(state, sinceMs: .random(in: -5...10_000_000, using: &random))
             #expect(drawn >= state.percent && drawn < 100)

@@ -46,7 +46,7 @@ import Testing
 
     @Test func delaysGrowAndStayInBounds() {
         for seed in 0..<500 {
-            var random = Seeded(seed)
+            var random = SeededGenerator(seed)
             var backoff = Backoff(100...5000)
             for round in 0..<20 {
                 let delay = backoff.next(random: .random(in: 0..<1, using: &random))

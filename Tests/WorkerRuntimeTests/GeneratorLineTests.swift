@@ -1,5 +1,6 @@
 import FoundationEssentials
 import ProgressCore
+import TestSupport
 import Testing
 
 @testable import WorkerRuntime
@@ -62,7 +63,7 @@ import Testing
     /// are halves of surrogate pairs and numbers beyond a double: the grammar allows both, the system's parser neither.
     @Test func agreesWithTheSystemsParser() {
         for seed in 0..<4000 {
-            var random = Seeded(seed)
+            var random = SeededGenerator(seed)
             var bytes = Array(Self.json(&random, depth: 0).utf8)
             if random.chance(60), !bytes.isEmpty {
                 let index = Int.random(in: 0..<bytes.count, using: &random)
@@ -103,7 +104,7 @@ import Testing
         }
     }
 
-    private static func json(_ random: inout Seeded, depth: Int) -> String {
+    private static func json(_ random: inout SeededGenerator, depth: Int) -> String {
         let space = random.pick(["", "", " "])
         switch depth == 0 ? 0 : Int.random(in: 0...(depth < 4 ? 5 : 3), using: &random) {
         case 0, 4:

@@ -5,27 +5,6 @@ import TestSupport
 
 @testable import WorkerRuntime
 
-/// SplitMix64: the same sequence for the same seed, so that a failing case can be run again.
-struct Seeded: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(_ seed: Int) { state = UInt64(truncatingIfNeeded: seed) }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
-    }
-
-    mutating func pick<C: RandomAccessCollection>(_ values: C) -> C.Element {
-        values[values.index(values.startIndex, offsetBy: Int.random(in: 0..<values.count, using: &self))]
-    }
-
-    mutating func chance(_ percent: Int) -> Bool { Int.random(in: 0..<100, using: &self) < percent }
-}
-
 /// Collects what a backend tells.
 final class EventLog: Sendable {
     private let list = Mutex<[BackendEvent]>([])

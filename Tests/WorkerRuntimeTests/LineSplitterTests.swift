@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import WorkerRuntime
@@ -13,7 +14,7 @@ import Testing
 
     @Test func linesAreTheSameHoweverTheBytesArrive() {
         for seed in 0..<4000 {
-            var random = Seeded(seed)
+            var random = SeededGenerator(seed)
             let limit = random.pick([1, 3, 8, 40])
             let overlong = random.pick([LineSplitter.Overlong.cut, .skip])
             let hasCarriageReturn = random.chance(50)

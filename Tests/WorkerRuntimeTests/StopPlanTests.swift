@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import WorkerRuntime
@@ -46,7 +47,7 @@ import Testing
     /// Whatever happens in whatever order, a plan ends, and its deadline is never missed.
     @Test func everyPlanEnds() {
         for seed in 0..<3000 {
-            var random = Seeded(seed)
+            var random = SeededGenerator(seed)
             var plan = StopPlan(graceMs: Int.random(in: 0...5000, using: &random))
             var isOver = false
             var terminated = 0

@@ -1,4 +1,5 @@
 import ArgumentParser
+import JobStore
 
 /// `headway config`: documents every setting with the value it has now, as a settings file.
 struct ConfigCommand: ParsableCommand {

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import JobStore
 import ProgressCore
 
 /// `headway submit`
@@ -89,7 +90,7 @@ struct SubmitRequest: Sendable {
         let given = try settings.value(Settings.submitParams)
         let source = given.first == "@" ? String(given.dropFirst()) : "--params"
         paramsJSON = given.first == "@" ? try TextFile.read(source, limit: Limits.paramsBytes) : given
-        guard let keys = JSONText.keys(ofObject: paramsJSON) else {
+        guard let keys = RawJSON.keys(ofObject: paramsJSON) else {
             throw .usage("\(source): not a JSON object; write for example '{\"prompt\": \"a cat\"}'")
         }
         guard paramsJSON.utf8.count <= Limits.paramsBytes else {
@@ -119,7 +120,7 @@ struct SubmitRequest: Sendable {
         let params =
             uploads.isEmpty
             ? paramsJSON
-            : JSONText.adding("inputs", json: "[\(list.joined(separator: ","))]", toObject: paramsJSON, isEmpty: paramKeys.isEmpty)
+            : RawJSON.adding("inputs", json: "[\(list.joined(separator: ","))]", toObject: paramsJSON, isEmpty: paramKeys.isEmpty)
         var fields = ["\"queue\":\(JSONText.quoted(queue))", "\"pipeline\":\(JSONText.quoted(pipeline))"]
         if let id { fields.append("\"id\":\(JSONText.quoted(id))") }
         if let idempotencyKey, id == nil { fields.append("\"idempotency_key\":\(JSONText.quoted(idempotencyKey))") }

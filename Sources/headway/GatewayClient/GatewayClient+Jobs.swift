@@ -1,5 +1,6 @@
 import AsyncHTTPClient
 import FoundationEssentials
+import JobStore
 import NIOCore
 import NIOHTTP1
 import ProgressCore

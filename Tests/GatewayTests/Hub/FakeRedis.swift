@@ -2,6 +2,7 @@ import JobStore
 import NIOCore
 import NIOEmbedded
 import ProgressCore
+import TestSupport
 
 @testable import Gateway
 @testable import JobStore

@@ -1,5 +1,6 @@
 import NIOCore
 import ProgressCore
+import TestSupport
 import Testing
 
 @testable import Gateway

@@ -2,6 +2,7 @@ import JobStore
 import NIOCore
 import NIOHTTP1
 import ProgressCore
+import TestSupport
 import Testing
 import WebSocketWire
 

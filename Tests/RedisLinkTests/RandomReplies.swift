@@ -1,20 +1,9 @@
 import NIOCore
 import RedisLink
+import TestSupport
 
-/// SplitMix64: the same stream for the same seed, so that a failing case can be named and run again.
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
-    }
-
+/// Random replies.
+extension SeededGenerator {
     mutating func bytes(upTo limit: Int) -> [UInt8] {
         let count = Int.random(in: 0...limit, using: &self)
         var words = [UInt64](repeating: 0, count: count / 8 + 1)

@@ -1,7 +1,8 @@
 import FoundationEssentials
+import JobStore
 
 /// JSON that passes through unchanged: checked, but kept as the text its author wrote.
-enum JSONText {
+enum RawJSON {
     /// Any JSON value, decoded only to see that it is one.
     private struct Anything: Decodable {
         init(from decoder: any Decoder) throws {
@@ -41,28 +42,9 @@ enum JSONText {
         (try? JSONDecoder().decode(Object.self, from: Data(text.utf8)))?.keys
     }
 
-    /// A JSON string with its quotes.
-    static func quoted(_ text: String) -> String {
-        var out = "\""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "\"": out += "\\\""
-            case "\\": out += "\\\\"
-            case "\n": out += "\\n"
-            case "\r": out += "\\r"
-            case "\t": out += "\\t"
-            case _ where scalar.value < 0x20:
-                let hex = String(scalar.value, radix: 16)
-                out += "\\u" + String(repeating: "0", count: 4 - hex.count) + hex
-            default: out.unicodeScalars.append(scalar)
-            }
-        }
-        return out + "\""
-    }
-
     /// `object` with one more field in front; `object` must be one (see `keys(ofObject:)`) without that key.
     static func adding(_ key: String, json value: String, toObject object: String, isEmpty: Bool) -> String {
         guard let brace = object.firstIndex(of: "{") else { return object }
-        return "{\(quoted(key)):\(value)\(isEmpty ? "" : ",")" + object[object.index(after: brace)...]
+        return "{\(JSONText.quoted(key)):\(value)\(isEmpty ? "" : ",")" + object[object.index(after: brace)...]
     }
 }

@@ -1,0 +1,24 @@
+/// SplitMix64 (Steele, Lea, Flood 2014): the same numbers for the same seed, so that a failing case can be named and run again.
+public struct SeededGenerator: RandomNumberGenerator, Sendable {
+    private var state: UInt64
+
+    public init(seed: UInt64) { state = seed }
+
+    public init(_ seed: Int) { state = UInt64(truncatingIfNeeded: seed) }
+
+    public mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var mixed = state
+        mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
+        return mixed ^ (mixed >> 31)
+    }
+
+    /// One of `values`, which must not be empty.
+    public mutating func pick<C: RandomAccessCollection>(_ values: C) -> C.Element {
+        values[values.index(values.startIndex, offsetBy: Int.random(in: 0..<values.count, using: &self))]
+    }
+
+    /// True in so many of a hundred cases.
+    public mutating func chance(_ percent: Int) -> Bool { Int.random(in: 0..<100, using: &self) < percent }
+}
