@@ -149,7 +149,7 @@ public final class GatewayServer: Service {
             .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
             .childChannelOption(
                 .recvAllocator,
-                value: AdaptiveRecvByteBufferAllocator(minimum: 512, initial: 2048, maximum: limits.readBytes)
+                value: AdaptiveRecvByteBufferAllocator(minimum: 512, initial: 512, maximum: limits.readBytes)
             )
             .childChannelOption(.maxMessagesPerRead, value: 2)
             .childChannelInitializer { [weak self] channel in

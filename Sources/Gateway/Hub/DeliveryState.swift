@@ -63,10 +63,16 @@ struct DeliveryState: Sendable {
     /// Number of events that wait: at most the limit of the queue, one state and one place.
     var waitingCount: Int { queue.count + (pending == nil ? 0 : 1) + (place == nil ? 0 : 1) }
 
-    /// The fast path of a whole run of contiguous events ending in `last`, all newer than everything accepted.
-    mutating func deliveredRun(last: Int) {
-        accepted = last
-        delivered = last
+    /// The fast path of a whole run of events for a ready socket: takes it when nothing waits and all of it is new.
+    /// - Parameters: smallest and largest seq in it; `last` is 0 when it has none.
+    @inline(__always)
+    mutating func takeRun(first: Int, last: Int) -> Bool {
+        guard mode == .open, accepted < first, pending == nil, queue.isEmpty, place == nil else { return false }
+        if last > 0 {
+            accepted = last
+            delivered = last
+        }
+        return true
     }
 
     /// Decides about one event.

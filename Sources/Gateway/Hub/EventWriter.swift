@@ -166,15 +166,23 @@ struct JSONObjectWriter {
 
     private mutating func string(_ text: String) {
         buffer.writeStaticString("\"")
+        // Nearly no text needs an escape: ids, codes and sentences of ours.
+        if text.utf8.allSatisfy({ $0 >= 0x20 && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\") && $0 != 0x7F }) {
+            buffer.writeString(text)
+        } else {
+            escaped(text)
+        }
+        buffer.writeStaticString("\"")
+    }
+
+    private mutating func escaped(_ text: String) {
         for byte in text.utf8 {
             switch byte {
             case UInt8(ascii: "\""): buffer.writeStaticString("\\\"")
             case UInt8(ascii: "\\"): buffer.writeStaticString("\\\\")
-            case 0..<0x20, 0x7F:
-                buffer.writeString("\\u00" + (byte < 16 ? "0" : "") + String(byte, radix: 16))
+            case 0..<0x20, 0x7F: buffer.writeString("\\u00" + (byte < 16 ? "0" : "") + String(byte, radix: 16))
             default: buffer.writeInteger(byte)
             }
         }
-        buffer.writeStaticString("\"")
     }
 }

@@ -37,6 +37,9 @@ public struct HubLimits: Sendable {
     public var readsPerTurn = 1
 
     // MARK: Work per turn
+    /// Bytes for an idle socket go around NIO, see `DirectSend`. To be off when anything between a session and its socket
+    /// changes bytes, as TLS does.
+    public var sendsDirectly = true
     /// Sockets written before other events of the loop get their turn, so that a big room cannot starve accepts.
     public var writesPerTurn = 256
     /// Pause between two turns. NIO runs ready tasks until none is left, so only a timer lets it look at its sockets.

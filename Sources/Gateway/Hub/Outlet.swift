@@ -84,6 +84,11 @@ final class Outlet: @unchecked Sendable {
     private(set) var isWritable = true
     var isDirty = false
     private var isClosing = false
+    private let directSend: DirectSend?
+    /// The only bytes of this turn so far.
+    private var first: ByteBuffer?
+    /// The channel may hold bytes: all others must go behind them.
+    private var isChannelBusy = false
     /// Watchers with something that waits for the socket, first come first served.
     private var waiting: [Watcher] = []
     private(set) var watchers: [Watcher] = []
@@ -110,6 +115,7 @@ final class Outlet: @unchecked Sendable {
         self.session = session
         self.context = context
         self.acceptedAt = shard.eventLoop.now
+        self.directSend = shard.limits.sendsDirectly ? DirectSend(context.channel) : nil
         self.isWritable = context.channel.isWritable
     }
 
@@ -119,15 +125,60 @@ final class Outlet: @unchecked Sendable {
     // MARK: Writing
 
     /// Queues bytes; they leave with the shard's next flush.
+    ///
+    /// The first buffer of a turn is only remembered: mostly it is the only one and goes straight to the socket. With a second
+    /// one both go to the channel, which joins them into one write.
     @inline(__always)
     func write(_ bytes: ByteBuffer) {
         guard let context, !isClosing else { return }
         bytesWritten &+= bytes.readableBytes
-        context.write(NIOAny(bytes), promise: nil)
+        if first == nil, !isChannelBusy, directSend != nil {
+            first = bytes
+        } else {
+            writeToChannel(bytes, context)
+        }
         if !isDirty {
             isDirty = true
             shard.markDirty(self)
         }
+    }
+
+    /// One buffer for a connection that waits for nothing else in this turn: straight to the socket, without the second pass of a
+    /// flush. This is the path of nearly every delivery, so it touches nothing but this object.
+    @inline(__always)
+    func deliver(_ bytes: borrowing ByteBuffer) {
+        guard first == nil, !isChannelBusy, watchers.count == 1, !isClosing, transport != .multiplexedEventStream, let context else {
+            write(copy bytes)
+            return
+        }
+        bytesWritten &+= bytes.readableBytes
+        if !sendDirectly(bytes, context), !isDirty {
+            isDirty = true
+            shard.markDirty(self)
+        }
+    }
+
+    /// True when the kernel took all of it; the rest is left to the channel, to be flushed.
+    @inline(__always)
+    private func sendDirectly(_ bytes: borrowing ByteBuffer, _ context: ChannelHandlerContext) -> Bool {
+        // The descriptor is the connection's as long as there is a context: NIO closes it and, before anything else of ours
+        // runs, fires `channelInactive`, which takes the context away.
+        assert(context.channel.isActive)
+        let sent = directSend?.send(bytes) ?? 0
+        if sent == bytes.readableBytes { return true }
+        var rest = copy bytes
+        rest.moveReaderIndex(forwardBy: sent)
+        writeToChannel(rest, context)
+        return false
+    }
+
+    private func writeToChannel(_ bytes: ByteBuffer, _ context: ChannelHandlerContext) {
+        if let first {
+            self.first = nil
+            context.write(NIOAny(first), promise: nil)
+        }
+        isChannelBusy = true
+        context.write(NIOAny(bytes), promise: nil)
     }
 
     /// One event made for this connection alone.
@@ -137,11 +188,24 @@ final class Outlet: @unchecked Sendable {
 
     func flush() {
         isDirty = false
+        guard let context else { return }
         if transport == .multiplexedEventStream, let block = session?.cursorBlock() {
             bytesWritten &+= block.readableBytes
-            context?.write(NIOAny(block), promise: nil)
+            writeToChannel(block, context)
         }
-        context?.flush()
+        if let bytes = first {
+            first = nil
+            if sendDirectly(bytes, context) { return }
+        }
+        context.flush()
+        // Only what the kernel did not take keeps the channel busy; it is looked at again when there is something to send.
+        isChannelBusy = bufferedBytes > 0
+    }
+
+    /// Bytes the channel holds, because the socket does not take them.
+    private var bufferedBytes: Int {
+        guard let options = context?.channel.syncOptions else { return 0 }
+        return (try? options.getOption(.bufferedWritableBytes)) ?? 0
     }
 
     /// Closes once everything written so far has left.
@@ -153,6 +217,10 @@ final class Outlet: @unchecked Sendable {
         // Safety: the future completes on this connection's event loop.
         let bound = NIOLoopBound(context, eventLoop: context.eventLoop)
         promise.futureResult.whenComplete { _ in bound.value.close(promise: nil) }
+        if let first {
+            self.first = nil
+            context.write(NIOAny(first), promise: nil)
+        }
         context.writeAndFlush(NIOAny(ByteBuffer()), promise: promise)
     }
 
@@ -192,6 +260,7 @@ final class Outlet: @unchecked Sendable {
 
     func writabilityChanged() {
         isWritable = context?.channel.isWritable ?? false
+        if isWritable { isChannelBusy = bufferedBytes > 0 }
         if isWritable, hasWaiting { shard.drain(self) }
     }
 
@@ -200,6 +269,8 @@ final class Outlet: @unchecked Sendable {
         guard context != nil else { return }
         context = nil
         session = nil
+        first = nil
+        isDirty = false
         isWritable = false
         waiting = []
         shard.remove(self)
@@ -210,7 +281,7 @@ final class Outlet: @unchecked Sendable {
 
     /// False when the socket took nothing for the whole deadline while bytes wait.
     func isMakingProgress(now: NIODeadline, deadline: TimeAmount) -> Bool {
-        let pending = (try? context?.channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
+        let pending = bufferedBytes
         let accepted = bytesWritten &- pending
         if pending == 0 || accepted != bytesAccepted {
             bytesAccepted = accepted

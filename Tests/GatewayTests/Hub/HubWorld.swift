@@ -34,7 +34,6 @@ final class HubWorld {
         settle()
         for shard in hub.shards {
             shard.stop()
-            shard.link = nil
         }
         hub.intake.stop()
     }

@@ -90,22 +90,24 @@ struct LiveGateway {
 }
 
 /// A hub of its own on a real Redis.
-func withHub(on redis: RedisServer, _ body: (Hub) async throws -> Void) async throws {
+func withHub(on redis: RedisServer, limits: HubLimits = .init(), _ body: (Hub, JobStore) async throws -> Void) async throws {
     let group = MultiThreadedEventLoopGroup.singleton
     let logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
     let client = RedisClient(configuration: redis.configuration(), eventLoopGroup: group, logger: logger)
+    let store = JobStore(redis: client, keys: Keys())
     let hub = Hub(
-        store: JobStore(redis: client, keys: Keys()),
+        store: store,
         redis: redis.configuration(),
         group: group,
         registry: MetricsRegistry(),
+        limits: limits,
         logger: logger
     )
     // Both run until they are cancelled, which the end of the test does.
     let services = [Task { try await client.run() }, Task { try await hub.run() }]
     var failure: (any Error)?
     do {
-        try await body(hub)
+        try await body(hub, store)
     } catch {
         failure = error
     }

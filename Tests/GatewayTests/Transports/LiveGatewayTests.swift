@@ -120,7 +120,7 @@ struct LiveGatewayTests {
     func theCanaryKnowsWhetherEventsGetThrough() async throws {
         let redis = try await RedisServer.start()
         defer { redis.kill() }
-        try await withHub(on: redis) { hub in
+        try await withHub(on: redis) { hub, _ in
             try await eventually { hub.isLinkHealthy }
             #expect(await hub.probe())
             #expect(await hub.probe())
