@@ -27,7 +27,10 @@ public struct LineLogHandler: LogHandler {
     ///   - nowMs: Unix milliseconds; a test passes its own clock.
     ///   - write: takes a whole line with its newline; nil writes to standard error.
     public init(
-        label: String, format: Format = .text, level: Logger.Level = .info, nowMs: @escaping @Sendable () -> Int = LineLogHandler.wallClockMs,
+        label: String,
+        format: Format = .text,
+        level: Logger.Level = .info,
+        nowMs: @escaping @Sendable () -> Int = LineLogHandler.wallClockMs,
         write: (@Sendable ([UInt8]) -> Void)? = nil
     ) {
         self.label = label

@@ -14,17 +14,26 @@ public struct MetricName: Sendable, Hashable {
     public static let httpConnections = MetricName("headway_gateway_connections", "Open connections, streams included.")
     public static let httpConnectionsTotal = MetricName("headway_gateway_connections_total", "Connections accepted.")
     public static let httpConnectionsRefused = MetricName(
-        "headway_gateway_connections_refused_total", "Connections closed at once because too many were open.")
+        "headway_gateway_connections_refused_total",
+        "Connections closed at once because too many were open."
+    )
     public static let httpRequests = MetricName("headway_gateway_requests_total", "Requests answered, by route and status class.")
     public static let httpDuration = MetricName(
-        "headway_gateway_request_seconds", "From the whole head to the answer, by route; long polls excluded.")
+        "headway_gateway_request_seconds",
+        "From the whole head to the answer, by route; long polls excluded."
+    )
     public static let httpTimeouts = MetricName("headway_gateway_timeouts_total", "Connections closed because the client was too slow.")
-    public static let httpMalformed = MetricName("headway_gateway_malformed_total", "Connections closed because of bytes that are not HTTP.")
+    public static let httpMalformed = MetricName(
+        "headway_gateway_malformed_total",
+        "Connections closed because of bytes that are not HTTP."
+    )
     public static let uploadedBytes = MetricName("headway_gateway_uploaded_bytes_total", "Bytes of uploads and result files taken in.")
     public static let servedBytes = MetricName("headway_gateway_served_bytes_total", "Bytes of uploads and result files given out.")
     public static let blobsSwept = MetricName("headway_gateway_blobs_swept_total", "Uploads and job directories removed after their time.")
     public static let gatewayLink = MetricName(
-        "headway_gateway_link_healthy", "1 while the end-to-end canary through Redis's pub/sub comes back.")
+        "headway_gateway_link_healthy",
+        "1 while the end-to-end canary through Redis's pub/sub comes back."
+    )
     public static let gatewayDraining = MetricName("headway_gateway_draining", "1 from SIGTERM on.")
 }
 

@@ -89,7 +89,10 @@ public final class MetricsRegistry: Sendable {
     }
 
     public func histogram(
-        _ name: String, help: String, labels: KeyValuePairs<String, String> = [:], boundsUs: [Int] = Histogram.defaultBoundsUs
+        _ name: String,
+        help: String,
+        labels: KeyValuePairs<String, String> = [:],
+        boundsUs: [Int] = Histogram.defaultBoundsUs
     ) -> Histogram {
         guard case .histogram(let histogram) = instrument(name, help, labels, make: { .histogram(Histogram(boundsUs: boundsUs)) }) else {
             preconditionFailure("metric \(name) exists with another type")
@@ -98,7 +101,10 @@ public final class MetricsRegistry: Sendable {
     }
 
     private func instrument(
-        _ name: String, _ help: String, _ labels: KeyValuePairs<String, String>, make: () -> Instrument
+        _ name: String,
+        _ help: String,
+        _ labels: KeyValuePairs<String, String>,
+        make: () -> Instrument
     ) -> Instrument {
         let key = labels.map { "\($0.key)=\"\(Self.escaped($0.value))\"" }.joined(separator: ",")
         return families.withLock { families in

@@ -10,12 +10,10 @@ struct BlobRoutes: Sendable {
     let context: RouteContext
     private let receiving = ReceivingCount()
     private let uploaded: Counter
-    private let served: Counter
 
     init(context: RouteContext) {
         self.context = context
         uploaded = context.registry.counter(.uploadedBytes)
-        served = context.registry.counter(.servedBytes)
     }
 
     var routes: [Route] {
@@ -129,11 +127,9 @@ struct BlobRoutes: Sendable {
             ("accept-ranges", "bytes"), ("cache-control", "private, no-cache"),
         ]
         guard let text = request.headers.first(name: "range"), let range = try Self.range(text, of: info.bytes) else {
-            served.increment(by: info.bytes)
             return HTTPResponse(status: 200, headers: headers, body: .file(file, range: 0..<info.bytes))
         }
         headers.append(("content-range", "bytes \(range.lowerBound)-\(range.upperBound - 1)/\(info.bytes)"))
-        served.increment(by: range.count)
         return HTTPResponse(status: 206, headers: headers, body: .file(file, range: range))
     }
 
