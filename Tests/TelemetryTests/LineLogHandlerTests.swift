@@ -29,10 +29,12 @@ import Testing
     @Test func aJSONLineIsOneObject() {
         let sink = Sink()
         logger(sink, format: .json).info("said \"hi\"", metadata: ["k\n": "a\\b\u{7}"])
-        #expect(sink.lines == [
-            "{\"time\":\"2026-01-01T00:00:00.123Z\",\"level\":\"info\",\"logger\":\"gateway\",\"message\":\"said \\\"hi\\\"\","
-                + "\"k\\n\":\"a\\\\b\\u0007\"}\n"
-        ])
+        #expect(
+            sink.lines == [
+                "{\"time\":\"2026-01-01T00:00:00.123Z\",\"level\":\"info\",\"logger\":\"gateway\",\"message\":\"said \\\"hi\\\"\","
+                    + "\"k\\n\":\"a\\\\b\\u0007\"}\n"
+            ]
+        )
     }
 
     @Test func theCallSiteWinsOverTheLogger() {
@@ -76,7 +78,9 @@ import Testing
             #expect(line.dropLast().allSatisfy { $0 >= 0x20 && $0 != 0x7f })
             #expect(line.count < 3 * LineLogHandler.valueBytes)
             let text = String(decoding: line, as: UTF8.self)
-            #expect(!text.unicodeScalars.dropLast().contains { (0x80..<0xa0).contains($0.value) || $0.value == 0x2028 || $0.value == 0x2029 })
+            #expect(
+                !text.unicodeScalars.dropLast().contains { (0x80..<0xa0).contains($0.value) || $0.value == 0x2028 || $0.value == 0x2029 }
+            )
         }
     }
 

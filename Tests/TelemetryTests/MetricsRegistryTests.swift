@@ -11,9 +11,11 @@ import Testing
         first.increment()
         #expect(first.value == 3)
         let lines = registry.exposition().split(separator: "\n")
-        #expect(lines.filter { $0.hasPrefix("headway_test_things_total{") }.sorted() == [
-            "headway_test_things_total{kind=\"a\"} 3", "headway_test_things_total{kind=\"b\"} 1",
-        ])
+        #expect(
+            lines.filter { $0.hasPrefix("headway_test_things_total{") }.sorted() == [
+                "headway_test_things_total{kind=\"a\"} 3", "headway_test_things_total{kind=\"b\"} 1",
+            ]
+        )
     }
 
     @Test func helpAndTypeStandOnceBeforeTheirSamples() throws {
@@ -31,7 +33,9 @@ import Testing
                 #expect(["counter", "gauge", "histogram"].contains(String(words[3])))
             } else {
                 let name = line.prefix { $0 != "{" && $0 != " " }
-                let family = ["_bucket", "_sum", "_count"].reduce(name) { $0.hasSuffix($1) && typed.contains($0.dropLast($1.count)) ? $0.dropLast($1.count) : $0 }
+                let family = ["_bucket", "_sum", "_count"].reduce(name) {
+                    $0.hasSuffix($1) && typed.contains($0.dropLast($1.count)) ? $0.dropLast($1.count) : $0
+                }
                 #expect(typed.contains(family), "sample before its TYPE: \(line)")
                 #expect(Double(line.split(separator: " ").last ?? "") != nil, "no number: \(line)")
             }

@@ -140,17 +140,18 @@ struct BlobRoutes: Sendable {
         guard parts.count == 2 else { return nil }
         let (first, last) = (Int(parts[0]), Int(parts[1]))
         guard first != nil || parts[0].isEmpty, last != nil || parts[1].isEmpty else { return nil }
-        let range: Range<Int>
+        // Both ends are brought within the file before a Range is made of them: a Range that runs backwards ends the process.
+        let range: (from: Int, to: Int)
         switch (first, last) {
-        case (let first?, let last?) where first <= last: range = first..<min(count, last == Int.max ? last : last + 1)
-        case (let first?, nil): range = first..<max(first, count)
-        case (nil, let suffix?): range = max(0, count - suffix)..<count
+        case (let first?, let last?) where first <= last: range = (first, last < count ? last + 1 : count)
+        case (let first?, nil): range = (first, count)
+        case (nil, let suffix?): range = (max(0, count - suffix), count)
         default: return nil
         }
-        guard !range.isEmpty, range.lowerBound < count else {
+        guard range.from < range.to else {
             throw GatewayError(.rangeNotSatisfiable, "Range: the file has \(count) bytes", field: "Range")
         }
-        return range
+        return range.from..<range.to
     }
 
     // MARK: Names
