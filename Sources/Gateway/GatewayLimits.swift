@@ -78,6 +78,9 @@ public struct GatewayLimits: Sendable {
     /// For a fresh connection to Redis to answer.
     public var healthTimeout = Duration.seconds(2)
 
+    /// After the drain window, for the last answers to leave.
+    public var drainGrace = Duration.seconds(2)
+
     // MARK: Answers
 
     /// Log lines per answer, and how many are given when the client does not say.

@@ -23,7 +23,6 @@ public final class GatewayServer: Service {
     private let environment: GatewayEnvironment
     private let listening: EventLoopPromise<SocketAddress>
     private let isListeningSettled = Atomic<Bool>(false)
-    private let open = Atomic<Int>(0)
     private let draining: Gauge
     private let swept: Counter
 
@@ -44,7 +43,7 @@ public final class GatewayServer: Service {
         self.environment = environment
         hub = Hub(store: store, redis: redis, group: group, registry: registry, logger: logger)
         blobs = DirectoryBlobStore(root: configuration.dataDirectory, limits: limits, environment: environment)
-        health = HealthMonitor(hub: hub, store: store, limits: limits, registry: registry)
+        health = HealthMonitor(hub: hub, redis: redis, group: group, limits: limits, registry: registry, logger: logger)
         let context = RouteContext(
             store: store,
             hub: hub,
@@ -65,7 +64,7 @@ public final class GatewayServer: Service {
             router: Router(routes),
             limits: limits,
             hostPolicy: HostPolicy(
-                isLoopback: Self.isLoopback(configuration.host),
+                isLoopback: HostPolicy.isLoopbackName(configuration.host.lowercased()),
                 allowedHosts: configuration.allowedHosts,
                 allowedOrigins: configuration.allowedOrigins
             ),
@@ -103,7 +102,7 @@ public final class GatewayServer: Service {
     }
 
     private func serve() async throws {
-        guard configuration.isInsecure || Self.isLoopback(configuration.host) else {
+        guard configuration.isInsecure || HostPolicy.isLoopbackName(configuration.host.lowercased()) else {
             throw GatewayError(
                 .insecureListen,
                 "\(configuration.host) can be reached from other machines and nothing asks who comes: listen on 127.0.0.1 behind a proxy, "
@@ -132,11 +131,13 @@ public final class GatewayServer: Service {
         http.startDraining()
         hub.drain(over: configuration.drainWindow)
         try? await channel.close().get()
-        // The last answers: requests in flight have their own time-outs, watchers leave within the window.
-        let deadline = ContinuousClock.now + configuration.drainWindow + .seconds(2)
-        while open.load(ordering: .relaxed) > 0, hub.sessionCount > 0, ContinuousClock.now < deadline {
-            do { try await Task.sleep(for: .milliseconds(20)) } catch { return }
+        http.connections.quiesce()
+        // Watchers leave within the window, answers in progress are finished; what is left then is cut.
+        let deadline = ContinuousClock.now + configuration.drainWindow + configuration.limits.drainGrace
+        while http.connections.count > 0, ContinuousClock.now < deadline {
+            do { try await Task.sleep(for: .milliseconds(20)) } catch { break }
         }
+        http.connections.closeAll()
     }
 
     private func bind() async throws -> any Channel {
@@ -152,14 +153,8 @@ public final class GatewayServer: Service {
                 value: AdaptiveRecvByteBufferAllocator(minimum: 512, initial: 512, maximum: limits.readBytes)
             )
             .childChannelOption(.maxMessagesPerRead, value: 2)
-            .childChannelInitializer { [weak self] channel in
-                channel.eventLoop.makeCompletedFuture {
-                    guard let self, self.admit(channel) else { throw GatewayError(.tooManyRequests, "too many connections") }
-                    let decoder = RequestDecoder(limits: limits)
-                    try channel.pipeline.syncOperations.addHandlers([
-                        ByteToMessageHandler(decoder), HTTPConnectionHandler(service: http, decoder: decoder),
-                    ])
-                }
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture { try http.configure(channel) }
             }
         do {
             return try await bootstrap.bind(host: configuration.host, port: configuration.port).get()
@@ -171,22 +166,6 @@ public final class GatewayServer: Service {
         } catch {
             throw GatewayError(.cannotListen, "cannot listen on \(configuration.host):\(configuration.port): \(error)")
         }
-    }
-
-    /// Counts a connection, or refuses it. The descriptor is given back when the channel closes.
-    private func admit(_ channel: any Channel) -> Bool {
-        guard open.wrappingAdd(1, ordering: .relaxed).newValue <= configuration.limits.connections else {
-            open.wrappingSubtract(1, ordering: .relaxed)
-            http.metrics.refused.increment()
-            return false
-        }
-        http.metrics.accepted.increment()
-        http.metrics.connections.add(1)
-        channel.closeFuture.whenComplete { [self] _ in
-            open.wrappingSubtract(1, ordering: .relaxed)
-            http.metrics.connections.add(-1)
-        }
-        return true
     }
 
     // MARK: In the background
@@ -220,9 +199,5 @@ public final class GatewayServer: Service {
             }
             do { try await Task.sleep(for: .seconds(1)) } catch { return }
         }
-    }
-
-    static func isLoopback(_ host: String) -> Bool {
-        host == "localhost" || host == "::1" || (host.hasPrefix("127.") && host.split(separator: ".").count == 4)
     }
 }

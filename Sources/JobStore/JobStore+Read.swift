@@ -15,6 +15,18 @@ extension JobStore {
         return JobSnapshot(job: job, fields: fields)
     }
 
+    /// Only the named fields of the hash, `owner` and `seq` among them if asked for; nil for an absent job. A job's `params` and
+    /// `result` may be large, and most readers want neither.
+    public func snapshot(_ job: JobID, fields names: [String]) async throws(StoreError) -> JobSnapshot? {
+        let reply = try await command(["HMGET", .string(keys.job(job)), "seq"] + names.map { .string($0) })
+        guard let values = reply.array, values.count == names.count + 1, let seq = values[0].string else { return nil }
+        var fields = ["seq": seq]
+        for (name, value) in zip(names, values.dropFirst()) {
+            if let text = value.string { fields[name] = text }
+        }
+        return JobSnapshot(job: job, fields: fields)
+    }
+
     /// seq, phase, owner and last event of many jobs in one pipelined read; nil for absent ones.
     public func heads(_ jobs: [JobID]) async throws(StoreError) -> [JobHead?] {
         let replies = try await pipeline(jobs.map { ["HMGET", .string(keys.job($0)), "seq", "phase", "owner", "body"] })

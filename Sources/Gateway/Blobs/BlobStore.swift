@@ -5,12 +5,21 @@ import ProgressCore
 struct BlobName: Sendable, Hashable {
     let text: String
 
-    /// Nil for what is empty, too long, a path, hidden (our own unfinished files are), or holds control characters.
+    /// Nil for what is empty, too long, a path, hidden (`.` and `..` too), or holds characters that do not show: controls, line
+    /// separators, and the marks that turn the direction of writing, with which `gpj.exe` looks like `exe.jpg`.
     init?(_ text: String) {
-        guard (1...Self.maximumBytes).contains(text.utf8.count), text.first != ".",
-            text.unicodeScalars.allSatisfy({ $0.value >= 0x20 && $0 != "/" && $0 != "\\" && !(0x7f...0x9f).contains($0.value) })
+        guard (1...Self.maximumBytes).contains(text.utf8.count), text.utf8.first != UInt8(ascii: "."),
+            text.unicodeScalars.allSatisfy(Self.isAllowed)
         else { return nil }
         self.text = text
+    }
+
+    private static func isAllowed(_ scalar: Unicode.Scalar) -> Bool {
+        switch scalar.value {
+        case 0..<0x20, 0x7f...0x9f, 0x2f, 0x5c: false
+        case 0x61c, 0x200b...0x200f, 0x2028...0x202e, 0x2060...0x206f, 0xfeff, 0xfff9...0xfffb: false
+        default: true
+        }
     }
 
     /// The longest name of usual file systems.
@@ -79,6 +88,6 @@ enum ContentType {
         func at(_ offset: Int, _ text: String) -> Bool { bytes.dropFirst(offset).starts(with: Array(text.utf8)) }
         return bytes.starts(with: [0x89, 0x50, 0x4e, 0x47]) || bytes.starts(with: [0xff, 0xd8, 0xff]) || at(0, "GIF8") || at(0, "BM")
             || (at(0, "RIFF") && at(8, "WEBP")) || bytes.starts(with: [0x49, 0x49, 0x2a, 0]) || bytes.starts(with: [0x4d, 0x4d, 0, 0x2a])
-            || at(4, "ftyp")
+            || ["avif", "avis", "heic", "heix", "mif1"].contains { at(4, "ftyp" + $0) }
     }
 }

@@ -98,6 +98,7 @@ struct DirectoryBlobStore: BlobStore {
         }
         try Disk.makeDirectory(directory)
         guard rename(path, directory + "/" + name.text) == 0 else { throw DiskError(errno: errno) }
+        try Disk.synchroniseDirectory(directory)
         return BlobInfo(name: name.text, bytes: bytes, contentType: name.contentType)
     }
 
@@ -121,6 +122,7 @@ struct DirectoryBlobStore: BlobStore {
         guard let (descriptor, bytes) = try Disk.openRegular(directory + "/" + name.text) else { return nil }
         // Used now: its time begins again.
         utimensat(AT_FDCWD, directory, nil, 0)
+        futimens(descriptor, nil)
         return (
             BlobFile(descriptor: descriptor, bytes: bytes, pool: pool),
             BlobInfo(name: name.text, bytes: bytes, contentType: name.contentType)
@@ -137,7 +139,10 @@ struct DirectoryBlobStore: BlobStore {
                 for entry in (try? Disk.entries(root + parent)) ?? [] {
                     let path = root + parent + "/" + entry
                     guard let changed = Disk.modifiedMs(path), changed < oldest else { continue }
-                    for file in (try? Disk.entries(path)) ?? [] { unlink(path + "/" + file) }
+                    // A file that came meanwhile keeps its directory.
+                    for file in (try? Disk.entries(path)) ?? [] where Disk.modifiedMs(path + "/" + file).map({ $0 < oldest }) ?? false {
+                        unlink(path + "/" + file)
+                    }
                     if parent == "/tmp" ? unlink(path) == 0 : rmdir(path) == 0 { count += 1 }
                 }
             }

@@ -55,6 +55,14 @@ enum Disk {
         return (descriptor, Int(info.st_size))
     }
 
+    /// Makes a rename within the directory survive a power cut.
+    static func synchroniseDirectory(_ path: String) throws {
+        let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw DiskError(errno: errno) }
+        defer { close(descriptor) }
+        guard fsync(descriptor) == 0 else { throw DiskError(errno: errno) }
+    }
+
     static func modifiedMs(_ path: String) -> Int? {
         var info = stat()
         guard lstat(path, &info) == 0 else { return nil }

@@ -66,7 +66,7 @@ extension HTTPConnectionHandler {
         if !keeps { isLastExchange = true }
         phase = .sending
         arm(limits.sendTimeout)
-        account(exchange, response)
+        account(exchange, status: response.status, isLongPoll: response.isLongPoll)
         let isHead = exchange.head.method == .HEAD
         let bytes = service.writer.write(
             response,
@@ -113,14 +113,12 @@ extension HTTPConnectionHandler {
         self.exchange = nil
         phase = .idle
         arm(limits.idleTimeout)
-        if isLastExchange { return finish() }
+        // The client's side is read on for a moment: closing with unread bytes would make its kernel throw our answer away.
+        if isLastExchange { return linger() }
         pump()
     }
 
-    /// The last answer has left. The client's side is read on for a moment: closing with unread bytes would make its kernel
-    /// throw our answer away.
-    private func finish() { linger() }
-
+    /// The last answer has left: nothing more is written, what still comes is thrown away.
     private func linger() {
         phase = .lingering
         exchange?.task?.cancel()
@@ -130,16 +128,16 @@ extension HTTPConnectionHandler {
         pump()
     }
 
-    func account(_ exchange: Exchange, _ response: HTTPResponse) {
+    func account(_ exchange: Exchange, status: Int, isLongPoll: Bool = false) {
         let duration = NIODeadline.now() - exchange.startedAt
         let microseconds = Int(duration.nanoseconds / 1000)
         (exchange.route?.metrics ?? service.metrics.unknownRoute)
-            .answered(status: response.status, microseconds: response.isLongPoll ? nil : microseconds)
+            .answered(status: status, microseconds: isLongPoll ? nil : microseconds)
         service.logger.debug(
             "request answered",
             metadata: [
                 LogKey.requestID: "\(exchange.requestID)", LogKey.method: "\(exchange.head.method.rawValue)",
-                LogKey.route: "\(exchange.route?.pattern ?? "none")", LogKey.status: "\(response.status)",
+                LogKey.route: "\(exchange.route?.pattern ?? "none")", LogKey.status: "\(status)",
                 LogKey.durationMs: "\(microseconds / 1000)",
             ]
         )

@@ -2,16 +2,13 @@ import NIOCore
 
 /// Handing the connection to a stream.
 extension HTTPConnectionHandler {
-    /// Bytes per read of a stream: its client sends a line now and then, and the buffer is kept per connection.
-    private static let streamReadBytes = 512
-
     /// Makes the connection the session's: decoder out, this handler out, session in, then whatever came behind the request.
     ///
     /// All answers before are sent (requests are served one at a time), and the pipeline carries only bytes outwards, so there is
     /// nothing of HTTP left that could touch the session's. Works at any request of the connection, not only at its first.
     func takeOver(_ make: @Sendable () -> any ChannelHandler) {
         guard let context, let exchange, exchange.isComplete else { return }
-        account(exchange, HTTPResponse(status: 101))
+        account(exchange, status: 200)
         let isOwedRead = isOwedRead
         leave(error: GatewayError(.internalError, "the connection became a stream"))
         decoder.release()
@@ -32,9 +29,6 @@ extension HTTPConnectionHandler {
         let (channel, pipeline) = (context.channel, context.pipeline)
         let leftover = decoder.leftover
         pipeline.syncOperations.removeHandler(context: context).assumeIsolated().whenComplete { _ in
-            let options = channel.syncOptions
-            try? options?.setOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: Self.streamReadBytes))
-            try? options?.setOption(.maxMessagesPerRead, value: 1)
             guard (try? pipeline.syncOperations.addHandler(session)) != nil else { return channel.close(promise: nil) }
             if let leftover {
                 pipeline.fireChannelRead(leftover)

@@ -13,53 +13,6 @@ final class HTTPConnectionHandler: ChannelInboundHandler, ChannelOutboundHandler
     typealias OutboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
 
-    enum Phase {
-        /// Between requests.
-        case idle
-        /// The current request's body is coming.
-        case receiving
-        /// The whole request is here, its route works on it.
-        case answering
-        /// The answer is on its way.
-        case sending
-        /// Refused before its end: we wait for the client to read why.
-        case lingering
-        /// Closed, or somebody else's.
-        case gone
-    }
-
-    /// One request and its answer.
-    struct Exchange {
-        enum Body {
-            /// Gathered until its end.
-            case collecting(ByteBuffer, limit: Int)
-            /// Handed to the route as it comes.
-            case streaming(RequestBody.Producer.Source)
-            /// Nobody wants it.
-            case ignored
-            /// The request is a short one and will be refused at its end, so that the connection can be kept.
-            case refused(HTTPResponse)
-            case complete
-        }
-
-        let number: Int
-        let requestID: String
-        let head: HTTPRequestHead
-        let startedAt: NIODeadline
-        var keepsAlive: Bool
-        var body = Body.ignored
-        /// Nil while no route is known for it.
-        var route: Route?
-        var request: HTTPRequest?
-        /// The foreign origin that may read the answer.
-        var foreignOrigin: String?
-        var task: Task<Void, Never>?
-
-        var isComplete: Bool {
-            if case .complete = body { true } else { false }
-        }
-    }
-
     let service: HTTPService
     let decoder: RequestDecoder
     var limits: GatewayLimits { service.limits }
@@ -165,7 +118,7 @@ final class HTTPConnectionHandler: ChannelInboundHandler, ChannelOutboundHandler
     private func enqueue(_ part: HTTPServerRequestPart) {
         if case .head = part {
             queuedHeads += 1
-            // Everything from here on is dropped; the connection ends behind the answers before it.
+            // Everything from here on is dropped; the connection ends behind the current answer.
             if queuedHeads > limits.pipelinedRequests {
                 isLastExchange = true
                 return
@@ -257,6 +210,7 @@ final class HTTPConnectionHandler: ChannelInboundHandler, ChannelOutboundHandler
                 head: head,
                 target: target,
                 principal: service.principal(of: head),
+                foreignOrigin: exchange?.foreignOrigin,
                 parameters: parameters
             )
             if case .streamed(let action) = route.action { return stream(request, action) }

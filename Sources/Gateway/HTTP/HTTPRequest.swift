@@ -8,6 +8,8 @@ struct HTTPRequest: Sendable {
     let head: HTTPRequestHead
     let target: RequestTarget
     let principal: Principal
+    /// The allowed page of another origin that sent it: it may read the answer.
+    let foreignOrigin: String?
     /// Values of the pattern's parameters, by name.
     var parameters: [String: String] = [:]
     var body = ByteBuffer()

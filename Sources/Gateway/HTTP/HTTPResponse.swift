@@ -59,6 +59,8 @@ struct HTTPResponse: Sendable {
         text += ",\"request_id\":\(JSONText.quoted(requestID))}}"
         var response = json(text, status: error.status)
         if let seconds = error.retryAfterSeconds { response.add("retry-after", String(seconds)) }
+        // RFC 9110 §15.5.22, RFC 6455 §4.4: what to speak instead.
+        if error.code == .upgradeRequired { response.headers += [("upgrade", "websocket"), ("sec-websocket-version", "13")] }
         return response
     }
 

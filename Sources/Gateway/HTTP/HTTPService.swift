@@ -14,6 +14,7 @@ final class HTTPService: Sendable {
     let ids: RequestIDs
     let logger: Logger
     let metrics: HTTPMetrics
+    let connections: ConnectionRegistry
     private let draining = Atomic<Bool>(false)
 
     init(
@@ -30,7 +31,18 @@ final class HTTPService: Sendable {
         self.writer = ResponseWriter(nowMs: environment.nowMs)
         self.ids = RequestIDs(prefix: environment.random())
         self.logger = logger
-        self.metrics = HTTPMetrics(registry: registry)
+        let metrics = HTTPMetrics(registry: registry)
+        self.metrics = metrics
+        self.connections = ConnectionRegistry(limit: limits.connections, metrics: metrics)
+    }
+
+    /// Makes an accepted channel one of ours, or throws when there are too many: then it is closed.
+    func configure(_ channel: any Channel) throws {
+        guard connections.admit(channel) else { throw GatewayError(.tooManyRequests, "too many connections") }
+        let decoder = RequestDecoder(limits: limits)
+        try channel.pipeline.syncOperations.addHandlers([
+            ByteToMessageHandler(decoder), HTTPConnectionHandler(service: self, decoder: decoder),
+        ])
     }
 
     /// From now on every answer is the last of its connection.

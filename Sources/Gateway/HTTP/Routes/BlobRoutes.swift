@@ -10,12 +10,10 @@ struct BlobRoutes: Sendable {
     let context: RouteContext
     private let receiving = ReceivingCount()
     private let uploaded: Counter
-    private let served: Counter
 
     init(context: RouteContext) {
         self.context = context
         uploaded = context.registry.counter(.uploadedBytes)
-        served = context.registry.counter(.servedBytes)
     }
 
     var routes: [Route] {
@@ -129,11 +127,9 @@ struct BlobRoutes: Sendable {
             ("accept-ranges", "bytes"), ("cache-control", "private, no-cache"),
         ]
         guard let text = request.headers.first(name: "range"), let range = try Self.range(text, of: info.bytes) else {
-            served.increment(by: info.bytes)
             return HTTPResponse(status: 200, headers: headers, body: .file(file, range: 0..<info.bytes))
         }
         headers.append(("content-range", "bytes \(range.lowerBound)-\(range.upperBound - 1)/\(info.bytes)"))
-        served.increment(by: range.count)
         return HTTPResponse(status: 206, headers: headers, body: .file(file, range: range))
     }
 
@@ -144,17 +140,18 @@ struct BlobRoutes: Sendable {
         guard parts.count == 2 else { return nil }
         let (first, last) = (Int(parts[0]), Int(parts[1]))
         guard first != nil || parts[0].isEmpty, last != nil || parts[1].isEmpty else { return nil }
-        let range: Range<Int>
+        // Both ends are brought within the file before a Range is made of them: a Range that runs backwards ends the process.
+        let range: (from: Int, to: Int)
         switch (first, last) {
-        case (let first?, let last?) where first <= last: range = first..<min(count, last == Int.max ? last : last + 1)
-        case (let first?, nil): range = first..<max(first, count)
-        case (nil, let suffix?): range = max(0, count - suffix)..<count
+        case (let first?, let last?) where first <= last: range = (first, last < count ? last + 1 : count)
+        case (let first?, nil): range = (first, count)
+        case (nil, let suffix?): range = (max(0, count - suffix), count)
         default: return nil
         }
-        guard !range.isEmpty, range.lowerBound < count else {
+        guard range.from < range.to else {
             throw GatewayError(.rangeNotSatisfiable, "Range: the file has \(count) bytes", field: "Range")
         }
-        return range
+        return range.from..<range.to
     }
 
     // MARK: Names

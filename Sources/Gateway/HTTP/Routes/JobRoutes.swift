@@ -24,10 +24,7 @@ struct JobRoutes: Sendable {
 
     private func submit(_ request: HTTPRequest) async throws -> HTTPResponse {
         try Self.requireJSON(request)
-        let body = try SubmitBody(request.body, limits: context.limits)
-        guard StoreLimits.isQueueName(body.queue) else {
-            throw GatewayError(.invalidValue, "queue: 1–64 characters of a-z 0-9 - are needed", field: "queue")
-        }
+        let body = try SubmitBody(request.body, limits: context.limits, nowMs: context.environment.nowMs())
         guard context.pipelines.contains(where: { $0.name == body.pipeline }) else {
             let known = context.pipelines.map(\.name).joined(separator: ", ")
             throw GatewayError(.unknownPipeline, "there is no pipeline '\(body.pipeline)'; there are: \(known)", field: "pipeline")
@@ -102,14 +99,18 @@ struct JobRoutes: Sendable {
         let after = try request.integer("after", in: 0...Int.max)
         let waitMs = try request.integer("wait_ms", in: 0...context.limits.longPollMs)
         if after != nil || waitMs != nil { return try await poll(job, request, after: after ?? 0, waitMs: waitMs ?? 0) }
-        guard let snapshot = try await store.snapshot(job), request.principal.mayView(snapshot.owner) else { throw Self.notFound(job) }
         let isFull = request.flag("full")
-        // The body changes exactly when seq does; a job that was lost and made again has another creation time.
-        let tag = "\"\(snapshot.seq)-\(snapshot.fields["created_at"] ?? "0")\(isFull ? "-full" : "")\""
+        let found = try await store.snapshot(job, fields: isFull ? JobSheet.allFields : JobSheet.fields)
+        guard let snapshot = found, request.principal.mayView(snapshot.owner) else { throw Self.notFound(job) }
+        // A waiting job also changes when those before it leave.
+        let ahead = snapshot.phase == .queued ? try await store.position(job, queue: snapshot.fields["queue"] ?? "") : nil
+        // The body changes when seq does. After a failover Redis may count the same seq again for another change, at another time.
+        let place = ahead.map { "-q\($0)" } ?? ""
+        let tag = "\"\(snapshot.seq)-\(snapshot.fields["updated_at"] ?? "0")\(place)\(isFull ? "-full" : "")\""
         if request.headers[canonicalForm: "if-none-match"].contains(where: { $0 == tag || $0 == "W/\(tag)" || $0 == "*" }) {
             return HTTPResponse(status: 304, headers: [("etag", tag), ("cache-control", "no-cache")])
         }
-        var response = HTTPResponse.json(JobSheet.text(snapshot, isFull: isFull))
+        var response = HTTPResponse.json(JobSheet.text(snapshot, ahead: ahead, isFull: isFull))
         response.headers.removeAll { $0.name == "cache-control" }
         response.add("etag", tag)
         response.add("cache-control", "no-cache")
@@ -209,31 +210,5 @@ struct JobRoutes: Sendable {
 
     private func requireView(_ job: JobID, _ request: HTTPRequest) async throws {
         guard let head = try await store.heads([job]).first ?? nil, request.principal.mayView(head.owner) else { throw Self.notFound(job) }
-    }
-}
-
-/// The JSON of `GET /v1/jobs/J`: the last event, byte for byte, with the job's own fields spliced in behind it.
-enum JobSheet {
-    private static let texts = ["queue", "pipeline", "worker", "class", "retry_of", "retried_as"]
-    private static let numbers = ["priority", "max_attempts", "created_at", "started_at", "updated_at", "finished_at", "expires_at"]
-    private static let raws = ["params", "result", "error", "cancel", "plan"]
-
-    static func text(_ snapshot: JobSnapshot, isFull: Bool) -> String {
-        var text = snapshot.body
-        guard text.last == "}" else { return "{}" }
-        text.removeLast()
-        for name in texts {
-            if let value = snapshot.fields[name], !value.isEmpty { text += ",\"\(name)\":\(JSONText.quoted(value))" }
-        }
-        for name in numbers {
-            if let value = snapshot.fields[name].flatMap({ Int($0) }) { text += ",\"\(name)\":\(value)" }
-        }
-        if isFull {
-            // `result`, `error` and `cancel` may stand in the event already.
-            for name in raws where !snapshot.body.contains(",\"\(name)\":") {
-                if let value = snapshot.fields[name], !value.isEmpty { text += ",\"\(name)\":\(value)" }
-            }
-        }
-        return text + "}"
     }
 }

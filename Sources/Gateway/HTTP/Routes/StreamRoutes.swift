@@ -43,13 +43,15 @@ struct StreamRoutes: Sendable {
         }
         // 204 is the one answer after which a browser's EventSource does not come back.
         if requests.allSatisfy(\.isEnd) { return .answer(HTTPResponse(status: 204)) }
-        let (hub, principal, id) = (context.hub, request.principal, request.id)
-        return .takeOver { SSESession(hub: hub, principal: principal, requests: requests, isMulti: isMulti, connectionID: id) }
+        let (hub, principal, id, headers) = (context.hub, request.principal, connectionID(), Self.headers(request))
+        return .takeOver {
+            SSESession(hub: hub, principal: principal, requests: requests, isMulti: isMulti, connectionID: id, headers: headers)
+        }
     }
 
     private func webSocket(_ request: HTTPRequest) async throws -> SessionOutcome {
         let headers = request.headers
-        guard headers[canonicalForm: "upgrade"].contains(where: { $0.lowercased() == "websocket" }),
+        guard request.head.version.minor >= 1, headers[canonicalForm: "upgrade"].contains(where: { $0.lowercased() == "websocket" }),
             headers[canonicalForm: "connection"].contains(where: { $0.lowercased() == "upgrade" })
         else { throw GatewayError(.upgradeRequired, "this address speaks WebSocket: send an Upgrade: websocket request") }
         guard headers.first(name: "sec-websocket-version") == "13" else {
@@ -58,7 +60,21 @@ struct StreamRoutes: Sendable {
         guard let key = headers.first(name: "sec-websocket-key"), WebSocketHandshake.isValidKey(key) else {
             throw GatewayError(.badRequest, "Sec-WebSocket-Key: 16 bytes in base64 are needed")
         }
-        let (hub, principal, id, head) = (context.hub, request.principal, request.id, request.head)
-        return .takeOver { WebSocketSession(hub: hub, principal: principal, requestHead: head, connectionID: id) }
+        let (hub, principal, id, head) = (context.hub, request.principal, connectionID(), request.head)
+        let extra = Self.headers(request)
+        return .takeOver {
+            WebSocketSession(hub: hub, principal: principal, requestHead: head, connectionID: id, headers: extra)
+        }
+    }
+
+    /// A stream's id is ours alone; a request's may be the client's.
+    private func connectionID() -> String { "c-" + String(context.environment.random(), radix: 36) }
+
+    /// What every answer carries, for those that write their head themselves. Free of CR and LF: the origin was compared with a
+    /// configured one or came out of NIO's parser, which refuses both.
+    private static func headers(_ request: HTTPRequest) -> [(String, String)] {
+        var headers = [("x-request-id", request.id), ("x-content-type-options", "nosniff")]
+        if let origin = request.foreignOrigin { headers += [("access-control-allow-origin", origin), ("vary", "origin")] }
+        return headers
     }
 }

@@ -28,7 +28,8 @@ struct SubmitBody {
     var planJSON: String?
     var inputs: [Input] = []
 
-    init(_ body: ByteBuffer, limits: GatewayLimits) throws(GatewayError) {
+    /// - Parameter nowMs: Unix milliseconds, for what must lie in the future.
+    init(_ body: ByteBuffer, limits: GatewayLimits, nowMs: Int) throws(GatewayError) {
         let json: CheckedJSON
         do {
             json = try CheckedJSON(Array(body.readableBytesView), maximumDepth: limits.jsonDepth)
@@ -49,11 +50,22 @@ struct SubmitBody {
         guard id == nil || idempotencyKey == nil else {
             throw GatewayError(.invalidValue, "give id or idempotency_key, not both: either names the job", field: "idempotency_key")
         }
+        if let expiresAtMs, expiresAtMs <= nowMs + (delayMs ?? 0) {
+            throw GatewayError(
+                .invalidValue,
+                "expires_at: Unix milliseconds in the future are needed, behind the end of delay_ms",
+                field: "expires_at"
+            )
+        }
     }
 
     private mutating func take(_ name: String, _ value: JSONView, _ limits: GatewayLimits) throws(GatewayError) {
         switch name {
-        case "queue": queue = try text(name, value, most: 64)
+        case "queue":
+            queue = try text(name, value, most: 64)
+            guard StoreLimits.isQueueName(queue) else {
+                throw GatewayError(.invalidValue, "queue: 1–64 characters of a-z 0-9 - are needed", field: name)
+            }
         case "pipeline": pipeline = try text(name, value, most: StoreLimits.nameBytes)
         case "params":
             try need(.object, name, value)
@@ -79,6 +91,7 @@ struct SubmitBody {
             guard value.range.count <= StoreLimits.planBytes else {
                 throw GatewayError(.bodyTooLarge, "plan: at most \(StoreLimits.planBytes) bytes", field: name)
             }
+            try Self.checkPlan(value)
             planJSON = value.raw
         case "parent":
             throw GatewayError(.invalidValue, "parent: groups of jobs are not there yet", field: name)
@@ -104,8 +117,8 @@ struct SubmitBody {
 
     private func text(_ name: String, _ value: JSONView, most: Int) throws(GatewayError) -> String {
         guard let text = value.string else { throw Self.wrongType(name, .string, value) }
-        guard (1...most).contains(text.utf8.count) else {
-            throw GatewayError(.invalidValue, "\(name): 1–\(most) bytes are needed", field: name)
+        guard (1...most).contains(text.utf8.count), text.unicodeScalars.allSatisfy({ $0.value >= 0x20 && $0.value != 0x7f }) else {
+            throw GatewayError(.invalidValue, "\(name): 1–\(most) bytes without control characters are needed", field: name)
         }
         return text
     }
@@ -130,10 +143,47 @@ struct SubmitBody {
         return id
     }
 
+    /// `[{"stage":"shape_generation","units":50,"work":1.5}]`: the stages a job knows it will have.
+    private static func checkPlan(_ plan: JSONView) throws(GatewayError) {
+        try plan.forEachElement { (index, element) throws(GatewayError) in
+            let field = "plan[\(index)]"
+            guard index < ProgressLimits.stages else {
+                throw GatewayError(.invalidValue, "plan: at most \(ProgressLimits.stages) stages", field: "plan")
+            }
+            guard element.kind == .object else { throw wrongType(field, .object, element) }
+            var stage: String?
+            try element.forEachMember { (name, value) throws(GatewayError) in
+                let path = "\(field).\(name.prefix(64))"
+                switch name {
+                case "stage":
+                    guard let text = value.string else { throw wrongType(path, .string, value) }
+                    stage = StageName.sanitised(text)
+                case "units", "work", "declared_ms":
+                    guard value.kind == .number else { throw wrongType(path, .number, value) }
+                    guard let number = value.double, number > 0, number <= ProgressLimits.planUnits else {
+                        throw GatewayError(.invalidValue, "\(path): a number above 0, at most 1e9, is needed", field: path)
+                    }
+                default: throw GatewayError(.unknownField, "\(path): unknown; known are stage, units, work, declared_ms", field: path)
+                }
+            }
+            guard stage != nil else {
+                throw GatewayError(.missingField, "\(field).stage: a stage's name is needed", field: "\(field).stage")
+            }
+        }
+    }
+
     /// `params.inputs`: `[{"upload":"…","name":"photo.jpg"}]`.
     private static func inputs(of params: JSONView, _ limits: GatewayLimits) throws(GatewayError) -> [Input] {
         var found: JSONView?
-        params.forEachMember { name, value in if name == "inputs" { found = value } }
+        var names: Set<String> = []
+        // Of two members with one name, every reader takes another one.
+        try params.forEachMember { (name, value) throws(GatewayError) in
+            guard names.insert(name).inserted else {
+                let field = "params.\(name.prefix(64))"
+                throw GatewayError(.invalidValue, "\(field) is there twice", field: field)
+            }
+            if name == "inputs" { found = value }
+        }
         guard let found else { return [] }
         guard found.kind == .array else { throw wrongType("params.inputs", .array, found) }
         var inputs: [Input] = []

@@ -2,8 +2,6 @@ import JobStore
 import NIOCore
 import NIOHTTP1
 import ProgressCore
-import RedisLink
-import Synchronization
 import Telemetry
 
 /// Health, metrics, and the lists for dashboards and pages.
@@ -68,46 +66,5 @@ struct SystemRoutes: Sendable {
             return "{\"name\":\(JSONText.quoted(pipeline.name)),\"stages\":[\(stages.joined(separator: ","))]}"
         }
         return "{\"pipelines\":[\(rows.joined(separator: ","))]}"
-    }
-}
-
-/// Whether this gateway hears Redis, looked at now and then so that a health check costs nothing.
-final class HealthMonitor: Sendable {
-    enum Verdict: Int, Sendable {
-        case ready
-        /// Redis as a whole is out of reach: another gateway would be no better.
-        case degraded
-        /// Redis answers a fresh command, this gateway's subscription is dead.
-        case linkDead
-    }
-
-    private let hub: Hub
-    private let store: JobStore
-    private let limits: GatewayLimits
-    private let current = Atomic<Int>(Verdict.ready.rawValue)
-    private let canary: Gauge
-
-    init(hub: Hub, store: JobStore, limits: GatewayLimits, registry: MetricsRegistry) {
-        self.hub = hub
-        self.store = store
-        self.limits = limits
-        self.canary = registry.gauge("headway_gateway_canary_ok", help: "1 while a message published through Redis comes back.")
-    }
-
-    var verdict: Verdict { Verdict(rawValue: current.load(ordering: .relaxed)) ?? .degraded }
-
-    /// Looks again and again until cancelled.
-    func run() async {
-        while !Task.isCancelled {
-            let isAlive = await hub.probe()
-            canary.set(isAlive ? 1 : 0)
-            var verdict = Verdict.ready
-            if !isAlive {
-                let answers = (try? await store.redis.send(["PING"], timeout: limits.healthTimeout)) != nil
-                verdict = answers ? .linkDead : .degraded
-            }
-            current.store(verdict.rawValue, ordering: .relaxed)
-            do { try await Task.sleep(for: limits.healthInterval) } catch { return }
-        }
     }
 }
