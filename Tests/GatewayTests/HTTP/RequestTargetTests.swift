@@ -1,5 +1,6 @@
 import NIOHTTP1
 import Telemetry
+import TestSupport
 import Testing
 
 @testable import Gateway
