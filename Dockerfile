@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # Every role of headway in one image: `docker run IMAGE gateway …`, `docker run IMAGE worker …`.
 # `--target relief` adds the demo generator and the Python it needs.
 
