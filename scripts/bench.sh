@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-headway=${HEADWAY_BINARY:-.build/release/headway}
+headway=${BINARY:-.build/release/headway}
 data=$(mktemp -d)
 redis="unix://$data/redis.sock"
 redis-server --port 0 --unixsocket "$data/redis.sock" --dir "$data" --save '' --appendonly yes >"$data/redis.log" 2>&1 &
