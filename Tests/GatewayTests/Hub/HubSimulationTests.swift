@@ -1,3 +1,4 @@
+import Glibc
 import JobStore
 import NIOCore
 import ProgressCore
@@ -15,7 +16,10 @@ struct HubSimulationTests {
         let since: Int?
     }
 
-    @Test(.timeLimit(.minutes(3)), arguments: 0..<12)
+    /// Ten seeds each; `HEADWAY_SIMULATION_BLOCKS=300` is the long form.
+    private static let blocks = getenv("HEADWAY_SIMULATION_BLOCKS").flatMap { UInt64(String(cString: $0)) } ?? 12
+
+    @Test(.timeLimit(.minutes(10)), arguments: 0..<blocks)
     func everyWatcherSeesTheTruthWhateverHappens(_ block: UInt64) throws {
         for seed in (block * 10 + 1)...(block * 10 + 10) { try simulate(seed: seed) }
     }
