@@ -59,7 +59,7 @@ import Testing
             for n in 1...8 { bytes += RawClient.bytes("GET", "/now?n=\(n)") }
             bytes += RawClient.bytes("POST", "/echo", body: Array("nine".utf8))
             await client.send(bytes)
-            // The first is being worked on, and none after it was answered meanwhile.
+            try await eventually("the first to be worked on") { fixture.probe.waiting == 1 }
             #expect(client.unread.isEmpty)
             fixture.probe.release()
             #expect(try await client.response().text == "slow 0")
@@ -197,7 +197,7 @@ import Testing
         try await ServiceFixture.with { fixture in
             let client = try await fixture.connect()
             await client.request("GET", "/slow")
-            try await eventually("the request") { fixture.service.connections.count == 1 }
+            try await eventually("the request") { fixture.probe.waiting == 1 }
             await client.close()
             try await eventually("the route's cancellation") { fixture.probe.cancelled == 1 }
             #expect(fixture.service.connections.count == 0)

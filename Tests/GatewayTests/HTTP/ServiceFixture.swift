@@ -16,6 +16,7 @@ struct ServiceFixture: Sendable {
 
     /// What the routes saw.
     final class Probe: Sendable {
+        private let heldRoutes = Mutex(0)
         private let cancelledTasks = Mutex(0)
         private let bodyBytes = Mutex(0)
         private let bodyEnds = Mutex<[String]>([])
@@ -23,6 +24,8 @@ struct ServiceFixture: Sendable {
         /// `/slow` and the slow reader of `/up` wait while this is set.
         private let held = Mutex(true)
 
+        /// Routes that have begun to wait.
+        var waiting: Int { heldRoutes.withLock { $0 } }
         var cancelled: Int { cancelledTasks.withLock { $0 } }
         var received: Int { bodyBytes.withLock { $0 } }
         var ends: [String] { bodyEnds.withLock { $0 } }
@@ -30,6 +33,7 @@ struct ServiceFixture: Sendable {
         func release() { held.withLock { $0 = false } }
 
         fileprivate func waitWhileHeld() async throws {
+            heldRoutes.withLock { $0 += 1 }
             do {
                 while held.withLock({ $0 }) { try await Task.sleep(for: .milliseconds(2)) }
             } catch {
