@@ -1,6 +1,7 @@
 import JobStore
 import NIOCore
 import ProgressCore
+import TestSupport
 import Testing
 
 @testable import Gateway
