@@ -108,7 +108,7 @@ let package = Package(
             "Gateway",
             [
                 "ProgressCore", "RedisLink", "JobStore", "Telemetry", "WebSocketWire", "TestSupport", nio("NIOCore"),
-                nio("NIOEmbedded"), nio("NIOPosix"), nio("NIOHTTP1"), logging,
+                nio("NIOEmbedded"), nio("NIOPosix"), nio("NIOHTTP1"), logging, lifecycle,
             ]
         ),
         test(

@@ -74,10 +74,14 @@ enum Disk {
 final class DiskFile: Sendable {
     private let descriptor: Int32
 
-    init(creating path: String) throws {
-        descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o640)
+    convenience init(creating path: String) throws {
+        let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o640)
         guard descriptor >= 0 else { throw DiskError(errno: errno) }
+        self.init(descriptor: descriptor)
     }
+
+    /// Takes the descriptor over.
+    init(descriptor: Int32) { self.descriptor = descriptor }
 
     deinit { close(descriptor) }
 
