@@ -108,7 +108,8 @@ import Testing
         try await ServiceFixture.with { fixture in
             let client = try await fixture.connect()
             let count = 64_000_000
-            let sending = Task { await client.request("POST", "/up?hold=1", body: Array(repeating: 1, count: count)) }  // ends with the test
+            // Ends with the test.
+            let sending = Task { await client.request("POST", "/up?hold=1", body: Array(repeating: 1, count: count)) }
             try await eventually("the first bytes") { fixture.probe.received > 0 }
             var last = -1
             try await eventually("the flow to stop") {
