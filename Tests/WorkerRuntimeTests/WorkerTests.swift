@@ -147,6 +147,8 @@ import Testing
             for s in image_loading shape_generation mesh_export; do echo "{\\"stage\\":\\"$s\\"}" >&3; echo $s; sleep 0.3; done
             """
         try await WorkerFixture.with(script: script) { fixture in
+            // Its first claim must not be on the way already: it would take the job past the fault.
+            try await eventually("an idle worker") { !fixture.flaky.calls("wait").isEmpty }
             fixture.flaky.fail(verb, [fault, fault])
             let job = try await fixture.submit("a")
             let end = try await fixture.end(of: job)
