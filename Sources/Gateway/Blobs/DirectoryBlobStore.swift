@@ -78,7 +78,8 @@ struct DirectoryBlobStore: BlobStore {
             let total = bytes
             return try await refused { [self] in try move(path, to: place, bytes: total) }
         } catch {
-            _ = try? await blocking { unlink(path) }
+            // In a task of its own: the thread pool refuses a cancelled one, which is what a client that left makes of ours.
+            await Task { _ = try? await blocking { unlink(path) } }.value
             throw error
         }
     }

@@ -121,6 +121,7 @@ extension HTTPConnectionHandler {
     /// The last answer has left: nothing more is written, what still comes is thrown away.
     private func linger() {
         phase = .lingering
+        if case .streaming(let source) = exchange?.body { source.finish() }
         exchange?.task?.cancel()
         exchange = nil
         arm(limits.lingerTimeout)

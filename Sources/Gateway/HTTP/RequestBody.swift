@@ -17,7 +17,8 @@ struct RequestBody: AsyncSequence, Sendable {
             elementType: ByteBuffer.self,
             failureType: (any Error).self,
             backPressureStrategy: strategy,
-            finishOnDeinit: false,
+            // A connection drops its source when the route has answered before the end; that is no mistake worth the process.
+            finishOnDeinit: true,
             delegate: delegate
         )
         return (RequestBody(sequence: made.sequence), made.source)

@@ -19,27 +19,36 @@ final class RawClient: Sendable {
         }
     }
 
-    private struct State {
-        var received: [UInt8] = []
-        /// Bytes of `received` that were taken as answers.
-        var taken = 0
-        var isClosed = false
+    /// What has come, shared with the channel's handler.
+    private final class Inbox: Sendable {
+        struct Content {
+            var received: [UInt8] = []
+            /// Bytes of `received` that were taken as answers.
+            var taken = 0
+            var isClosed = false
+        }
+        let content = Mutex(Content())
     }
 
-    private let state = Mutex(State())
+    private let inbox: Inbox
     private let channel: any Channel
 
     static func connect(port: Int, receiveBuffer: Int? = nil, reads: Bool = true) async throws -> RawClient {
-        var bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton).connectTimeout(.seconds(5))
-        bootstrap = bootstrap.channelOption(.autoRead, value: reads).channelOption(.allowRemoteHalfClosure, value: true)
+        let inbox = Inbox()
+        var bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .connectTimeout(.seconds(5))
+            .channelOption(.autoRead, value: reads)
+            .channelOption(.allowRemoteHalfClosure, value: true)
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(Collector(inbox: inbox)) }
+            }
         if let receiveBuffer { bootstrap = bootstrap.channelOption(.socketOption(.so_rcvbuf), value: .init(receiveBuffer)) }
-        return RawClient(channel: try await bootstrap.connect(host: "127.0.0.1", port: port).get())
+        return RawClient(inbox: inbox, channel: try await bootstrap.connect(host: "127.0.0.1", port: port).get())
     }
 
-    private init(channel: any Channel) {
+    private init(inbox: Inbox, channel: any Channel) {
+        self.inbox = inbox
         self.channel = channel
-        let handler = Collector(client: self)
-        channel.eventLoop.execute { _ = try? channel.pipeline.syncOperations.addHandler(handler) }
     }
 
     deinit { channel.close(promise: nil) }
@@ -67,7 +76,7 @@ final class RawClient: Sendable {
     /// The next whole answer.
     func response(isHead: Bool = false, within limit: Duration = .seconds(10)) async throws -> Response {
         try await eventually(within: limit, "an answer") { () -> Response? in
-            try self.state.withLock { state in
+            try self.inbox.content.withLock { state in
                 guard let (response, end) = Self.parse(state.received[state.taken...], isHead: isHead) else {
                     if state.isClosed { throw TestSupportError(.process, "closed after \(state.received.count - state.taken) more bytes") }
                     return nil
@@ -88,9 +97,9 @@ final class RawClient: Sendable {
         try await ask(method, path, headers: headers + [("Content-Type", "application/json")], body: Array(json.utf8))
     }
 
-    var isClosed: Bool { state.withLock { $0.isClosed } }
+    var isClosed: Bool { inbox.content.withLock { $0.isClosed } }
     /// Bytes that were not taken as an answer.
-    var unread: [UInt8] { state.withLock { Array($0.received[$0.taken...]) } }
+    var unread: [UInt8] { inbox.content.withLock { Array($0.received[$0.taken...]) } }
 
     /// Waits until the server has closed its side.
     func waitUntilClosed(within limit: Duration = .seconds(10)) async throws {
@@ -118,32 +127,24 @@ final class RawClient: Sendable {
         return (Response(status: status, headers: headers, body: Array(bytes[headEnd.upperBound..<end])), end)
     }
 
-    private final class Collector: ChannelInboundHandler, Sendable {
+    private final class Collector: ChannelInboundHandler {
         typealias InboundIn = ByteBuffer
-        private let client: WeakClient
+        private let inbox: Inbox
 
-        init(client: RawClient) { self.client = WeakClient(client) }
+        init(inbox: Inbox) { self.inbox = inbox }
 
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
             let buffer = unwrapInboundIn(data)
-            client.get()?.state.withLock { $0.received.append(contentsOf: buffer.readableBytesView) }
+            inbox.content.withLock { $0.received.append(contentsOf: buffer.readableBytesView) }
         }
 
         func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
             // The server has sent its last byte.
-            if case .inputClosed? = event as? ChannelEvent { client.get()?.state.withLock { $0.isClosed = true } }
+            if case .inputClosed? = event as? ChannelEvent { inbox.content.withLock { $0.isClosed = true } }
         }
 
-        func channelInactive(context: ChannelHandlerContext) { client.get()?.state.withLock { $0.isClosed = true } }
+        func channelInactive(context: ChannelHandlerContext) { inbox.content.withLock { $0.isClosed = true } }
 
         func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
-    }
-
-    /// Lets a forgotten client close its socket.
-    private final class WeakClient: Sendable {
-        private let box: Mutex<Box>
-        private struct Box { weak var client: RawClient? }
-        init(_ client: RawClient) { box = Mutex(Box(client: client)) }
-        func get() -> RawClient? { box.withLock { $0.client } }
     }
 }
