@@ -16,7 +16,7 @@ extension JobStore {
                 keys: [keys.queue(queue, .ready, partition: partition)] + wakeKey(queue),
                 [
                     verb, .string(queue), .string(worker), .string(nonce), .int(settings.lease.wholeMilliseconds),
-                    .string(hex(UInt32.random(in: 0...UInt32.max))),
+                    .string(hex(UInt32(truncatingIfNeeded: settings.random()))),
                 ]
             )
             switch reply.status {
@@ -153,7 +153,7 @@ extension JobStore {
             Scripts.fail,
             keys: [keys.job(lease.job)] + wakeKey(lease.queue),
             [
-                verb, .string(lease.fence), .string(error.json), error.isRecoverable ? "1" : "0", .int(Int.random(in: 0..<1_000_000)),
+                verb, .string(lease.fence), .string(error.json), error.isRecoverable ? "1" : "0", .int(Int(settings.random() % 1_000_000)),
                 .string(stagesJSON(stagesMs)),
             ]
         )

@@ -11,6 +11,8 @@ public struct StoreSettings: Sendable {
     public var useShardedPublish = false
     /// Two runs of `reap` on one queue are at least this far apart, whoever runs them.
     public var reapInterval: Duration = .milliseconds(500)
+    /// 64 random bits, for the jitter of retries and the epoch of fences; tests give their own.
+    public var random: @Sendable () -> UInt64 = { UInt64.random(in: 0...UInt64.max) }
     public init() {}
 }
 

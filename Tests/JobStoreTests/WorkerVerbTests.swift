@@ -123,7 +123,10 @@ import Testing
     }
 
     @Test func aFailureRetriesWithABackOffThenDies() async throws {
-        try await StoreFixture.with { fixture in
+        var settings = StoreSettings()
+        // A twentieth of the jitter's range: 5 s become 250 ms, and the fence's epoch is known.
+        settings.random = { 50_000 }
+        try await StoreFixture.with(settings: settings) { fixture in
             let job = try await fixture.submit("a") { $0.maxAttempts = 2 }
             let error = JobError(code: "generator_failed", message: "exit status 1", isRecoverable: true)
             let first = try await fixture.claim().lease
@@ -131,7 +134,8 @@ import Testing
                 Issue.record("the first failure should be retried")
                 return
             }
-            #expect((1...5000).contains(delayMs))
+            #expect(delayMs == 250)
+            #expect(first.fence == "c350:1")
             #expect(try await fixture.store.fail(first, error: error, stagesMs: []) == .willRetry(attempt: 2, delayMs: delayMs))
             var second: Claim?
             try await eventually(within: .seconds(10), "the retry is due") {

@@ -128,6 +128,16 @@ import Testing
         }
     }
 
+    @Test func theTraceOfTheSubmitGoesOnInTheGenerator() async throws {
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        try await WorkerFixture.with(script: #"echo "{\"result\":{\"trace\":\"$TRACEPARENT\"}}" >&3"#) { fixture in
+            let job = try await fixture.submit("a") { $0.traceparent = trace }
+            let end = try await fixture.end(of: job)
+            #expect(end.fields["result"]?.contains("\"trace\":\"\(trace)\"") == true)
+            #expect(end.body.contains("\"traceparent\":\"\(trace)\""))
+        }
+    }
+
     @Test func inputsWithoutAGatewayFailForGood() async throws {
         try await WorkerFixture.with(script: "exit 0") { fixture in
             let job = try await fixture.submit("a", params: #"{"inputs":[{"upload":"u1","name":"photo.jpg"}]}"#)

@@ -22,14 +22,25 @@ public struct BackendJob: Sendable, Hashable {
     /// Absolute paths of directories of this job alone: what it may read, and where its results go.
     public let inputDirectory: String
     public let outputDirectory: String
+    /// W3C Trace Context of the submit, to be carried on.
+    public let traceparent: String?
 
-    public init(id: JobID, attempt: Int, pipeline: String, paramsJSON: String, inputDirectory: String, outputDirectory: String) {
+    public init(
+        id: JobID,
+        attempt: Int,
+        pipeline: String,
+        paramsJSON: String,
+        inputDirectory: String,
+        outputDirectory: String,
+        traceparent: String? = nil
+    ) {
         self.id = id
         self.attempt = attempt
         self.pipeline = pipeline
         self.paramsJSON = paramsJSON
         self.inputDirectory = inputDirectory
         self.outputDirectory = outputDirectory
+        self.traceparent = traceparent
     }
 }
 

@@ -97,6 +97,8 @@ public struct SubprocessBackend: GeneratorBackend {
         variables.merge(environment) { _, given in given }
         variables["HEADWAY_JOB_ID"] = job.id.text
         variables["HEADWAY_ATTEMPT"] = String(job.attempt)
+        // The name that tracing tools read (OpenTelemetry, environment variables as context carriers).
+        if let traceparent = job.traceparent { variables["TRACEPARENT"] = traceparent }
         variables["HEADWAY_INPUT_DIR"] = job.inputDirectory
         variables["HEADWAY_OUTPUT_DIR"] = job.outputDirectory
         variables["HEADWAY_PROGRESS_FD"] = "3"

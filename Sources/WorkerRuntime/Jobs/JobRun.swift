@@ -126,7 +126,8 @@ struct JobRun: Sendable {
                 pipeline: claim.pipeline,
                 paramsJSON: claim.paramsJSON,
                 inputDirectory: directory.input,
-                outputDirectory: directory.output
+                outputDirectory: directory.output,
+                traceparent: claim.traceparent
             )
             let result = try await backend.run(job: job, events: BackendEvents { progress.receive($0) })
             let outputs = try OutputFile.list(directory.output)
