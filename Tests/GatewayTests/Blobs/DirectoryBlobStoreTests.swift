@@ -21,10 +21,10 @@ import Testing
         var temporaries: [String] { (try? names("tmp")) ?? [] }
     }
 
-    private static func with(_ change: (inout GatewayLimits) -> Void = { _ in }, _ body: (Fixture) async throws -> Void) async throws {
+    private static func with(_ change: Change<GatewayLimits> = .init { _ in }, _ body: (Fixture) async throws -> Void) async throws {
         var limits = GatewayLimits()
         limits.freeDiskBytes = 0
-        change(&limits)
+        change.apply(&limits)
         try await withTemporaryDirectory { root in
             let store = DirectoryBlobStore(root: root + "/data", limits: limits, environment: .system)
             try await store.prepare()
@@ -132,7 +132,7 @@ import Testing
     }
 
     @Test func aFullDiskIsSaidSo() async throws {
-        try await Self.with({ $0.freeDiskBytes = .max }) { fixture in
+        try await Self.with(.init { $0.freeDiskBytes = .max }) { fixture in
             let place = BlobPlace.upload(id: Self.id(1), name: try Self.name("f"))
             let code = await Self.code { try await Self.write(fixture, place, [[1]]) }
             #expect(code == .diskFull)
@@ -143,7 +143,7 @@ import Testing
     }
 
     @Test func aJobHasOnlySoManyFiles() async throws {
-        try await Self.with({ $0.jobFiles = 3 }) { fixture in
+        try await Self.with(.init { $0.jobFiles = 3 }) { fixture in
             let job = try Self.job("j")
             for number in 0..<3 { try await Self.write(fixture, .jobFile(job, Self.name("f\(number)")), [[1]]) }
             let place = BlobPlace.jobFile(job, try Self.name("f3"))

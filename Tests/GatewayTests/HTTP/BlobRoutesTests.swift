@@ -101,7 +101,7 @@ import Testing
     }
 
     @Test func filesHaveALimitHoweverTheyCome() async throws {
-        try await GatewayFixture.with({ $0.limits.uploadBytes = 100_000 }) { fixture in
+        try await GatewayFixture.with(.init { $0.limits.uploadBytes = 100_000 }) { fixture in
             let announced = try await fixture.connect()
             await announced.send("POST /v1/uploads?name=a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100001\r\n\r\n")
             #expect(try await announced.response().code == "body_too_large")
@@ -128,7 +128,7 @@ import Testing
     }
 
     @Test func onlySoManyAtOnce() async throws {
-        try await GatewayFixture.with({ $0.limits.concurrentUploads = 2 }) { fixture in
+        try await GatewayFixture.with(.init { $0.limits.concurrentUploads = 2 }) { fixture in
             var open: [RawClient] = []
             for _ in 0..<2 {
                 let client = try await fixture.connect()
@@ -145,7 +145,7 @@ import Testing
     }
 
     @Test func aFullDiskIsAnAnswer() async throws {
-        try await GatewayFixture.with({ $0.limits.freeDiskBytes = .max }) { fixture in
+        try await GatewayFixture.with(.init { $0.limits.freeDiskBytes = .max }) { fixture in
             let answer = try await fixture.ask("POST", "/v1/uploads?name=a", body: [1])
             #expect(answer.status == 507 && answer.code == "disk_full" && answer.header("retry-after") == "60")
         }

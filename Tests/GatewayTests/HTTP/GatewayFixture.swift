@@ -32,7 +32,7 @@ struct GatewayFixture: Sendable {
 
     /// Queue `gpu` is registered.
     static func with(
-        _ change: (inout GatewayConfiguration) -> Void = { _ in },
+        _ change: Change<GatewayConfiguration> = .init { _ in },
         _ body: (GatewayFixture) async throws -> Void
     ) async throws {
         let redis = try await RedisServer.start()
@@ -54,7 +54,7 @@ struct GatewayFixture: Sendable {
         )
         configuration.limits.freeDiskBytes = 0
         configuration.limits.healthInterval = .milliseconds(50)
-        change(&configuration)
+        change.apply(&configuration)
         let server = GatewayServer(
             configuration: configuration,
             store: store,
@@ -125,4 +125,9 @@ struct GatewayFixture: Sendable {
         let client: RedisClient
         func run() async throws { try await client.run() }
     }
+}
+
+/// What a test wants otherwise than usual.
+struct Change<Value> {
+    let apply: (inout Value) -> Void
 }

@@ -66,10 +66,12 @@ import Testing
     }
 
     @Test func anInsecureListenerTakesAnyHost() async throws {
-        try await GatewayFixture.with({
-            $0.host = "0.0.0.0"
-            $0.isInsecure = true
-        }) { fixture in
+        try await GatewayFixture.with(
+            .init {
+                $0.host = "0.0.0.0"
+                $0.isInsecure = true
+            }
+        ) { fixture in
             let named = try await fixture.ask("GET", "/v1/queues", headers: [("Host", "gpu.example")])
             let foreign = try await fixture.ask("GET", "/v1/queues", headers: [("Origin", "https://evil.example")])
             #expect(named.status == 200 && foreign.status == 403)
@@ -78,7 +80,7 @@ import Testing
 
     /// SIGTERM: watchers are told when to come back, an upload in progress is finished, idle connections go, nobody new comes in.
     @Test func leavingInGoodOrder() async throws {
-        try await GatewayFixture.with({ $0.drainWindow = .milliseconds(400) }) { fixture in
+        try await GatewayFixture.with(.init { $0.drainWindow = .milliseconds(400) }) { fixture in
             _ = try await fixture.submit("j")
             let idle = try await fixture.connect()
             #expect(try await idle.ask("GET", "/livez").status == 200)
@@ -100,7 +102,7 @@ import Testing
     }
 
     @Test func aLongPollIsAnsweredWhileLeaving() async throws {
-        try await GatewayFixture.with({ $0.drainWindow = .seconds(1) }) { fixture in
+        try await GatewayFixture.with(.init { $0.drainWindow = .seconds(1) }) { fixture in
             let client = try await fixture.connect()
             #expect(try await client.ask("GET", "/livez").status == 200)
             let busy = try await fixture.connect()

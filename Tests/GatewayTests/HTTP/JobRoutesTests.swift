@@ -81,7 +81,7 @@ import Testing
     }
 
     @Test func anyQueueIsTakenWhenConfigured() async throws {
-        try await GatewayFixture.with({ $0.allowAnyQueue = true }) { fixture in
+        try await GatewayFixture.with(.init { $0.allowAnyQueue = true }) { fixture in
             let answer = try await fixture.ask("POST", "/v1/jobs", json: "{\"queue\":\"new\",\"pipeline\":\"generic\"}")
             #expect(answer.status == 202)
         }

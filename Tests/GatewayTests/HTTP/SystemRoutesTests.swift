@@ -116,7 +116,7 @@ import WebSocketWire
     }
 
     @Test func eventStreamsAreDecidedBeforeTheyBegin() async throws {
-        try await GatewayFixture.with({ $0.allowedOrigins = ["https://app.example"] }) { fixture in
+        try await GatewayFixture.with(.init { $0.allowedOrigins = ["https://app.example"] }) { fixture in
             _ = try await fixture.submit("j")
             let client = try await fixture.connect()
             #expect(try await client.ask("GET", "/v1/jobs/j/events", headers: [("Last-Event-ID", "end")]).status == 204)
