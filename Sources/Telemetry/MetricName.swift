@@ -11,7 +11,7 @@ public struct MetricName: Sendable, Hashable {
     }
 
     // Gateway, HTTP half
-    public static let httpConnections = MetricName("headway_gateway_connections", "Open connections, streams included.")
+    public static let httpConnections = MetricName("headway_gateway_open_sockets", "Open sockets of clients, streams included.")
     public static let httpConnectionsTotal = MetricName("headway_gateway_connections_total", "Connections accepted.")
     public static let httpConnectionsRefused = MetricName(
         "headway_gateway_connections_refused_total",

@@ -79,7 +79,7 @@ import WebSocketWire
             let metrics = try await client.ask("GET", "/metrics")
             #expect(metrics.header("content-type") == "text/plain; version=0.0.4; charset=utf-8")
             #expect(metrics.text.contains("headway_gateway_requests_total{route=\"GET /livez\",class=\"2xx\"} 1\n"))
-            #expect(metrics.text.contains("headway_gateway_connections 1\n"))
+            #expect(metrics.text.contains("headway_gateway_open_sockets 1\n"))
             for path in ["/a", "/b", "/v1/nothing"] { _ = try await client.ask("GET", path) }
             #expect(try await client.ask("GET", "/metrics").text.contains("requests_total{route=\"none\",class=\"4xx\"} 3\n"))
         }
