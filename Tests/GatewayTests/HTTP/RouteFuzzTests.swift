@@ -75,7 +75,7 @@ import Testing
             }
             #expect(try await fixture.ask("GET", "/v1/jobs/j").status == 200)
             try await eventually("no rest") { try Disk.entries(fixture.dataDirectory + "/tmp").isEmpty }
-            try await eventually("the connections' end") { fixture.registry.exposition().contains("headway_gateway_connections 0\n") }
+            try await eventually("the connections' end") { fixture.registry.exposition().contains("headway_gateway_open_sockets 0\n") }
         }
     }
 
