@@ -13,6 +13,10 @@ public enum WorkerLimits {
     public static let shownGarbageLines = 5
     /// Read at once from a pipe, the capacity of a Linux pipe.
     public static let readBytes = 64 * 1024
+    /// Progress bars on the screen at once; tqdm itself draws twenty.
+    public static let bars = 20
+    /// The last state of a bar in the log.
+    public static let barLogBytes = 200
     /// Nesting of JSON values.
     public static let jsonDepth = 64
     /// Bytes of the last line of stderr kept for the error message.

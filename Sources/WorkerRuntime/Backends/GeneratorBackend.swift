@@ -17,6 +17,8 @@ public struct BackendJob: Sendable, Hashable {
     public let id: JobID
     public let attempt: Int
     public let pipeline: String
+    /// What the worker knows of that pipeline: its stages, and how output is read.
+    public let definition: Pipeline
     /// The submitter's parameters, a JSON object.
     public let paramsJSON: String
     /// Absolute paths of directories of this job alone: what it may read, and where its results go.
@@ -29,6 +31,7 @@ public struct BackendJob: Sendable, Hashable {
         id: JobID,
         attempt: Int,
         pipeline: String,
+        definition: Pipeline? = nil,
         paramsJSON: String,
         inputDirectory: String,
         outputDirectory: String,
@@ -37,6 +40,7 @@ public struct BackendJob: Sendable, Hashable {
         self.id = id
         self.attempt = attempt
         self.pipeline = pipeline
+        self.definition = definition ?? Pipeline(name: pipeline, stages: [])
         self.paramsJSON = paramsJSON
         self.inputDirectory = inputDirectory
         self.outputDirectory = outputDirectory

@@ -15,21 +15,25 @@ public struct SubprocessBackend: GeneratorBackend {
     public let command: [String]
     /// From SIGTERM to SIGKILL.
     public let grace: Duration
+    /// Follow the progress bars that the command draws on stdout and stderr.
+    public let readsBars: Bool
     private let environment: [String: String]
 
     /// - Parameters:
     ///   - command: program and arguments; the program is a path or a name to be found in `PATH`.
     ///   - grace: from SIGTERM to SIGKILL.
+    ///   - readsBars: follow the progress bars that the command draws, until it writes progress of its own.
     ///   - environment: of the worker; variables that begin with `HEADWAY_` are not passed on, they may hold passwords.
-    public init(command: [String], grace: Duration = .seconds(10), environment: [String: String]) {
+    public init(command: [String], grace: Duration = .seconds(10), readsBars: Bool = true, environment: [String: String]) {
         self.command = command
         self.grace = grace
+        self.readsBars = readsBars
         self.environment = environment.filter { !$0.key.hasPrefix("HEADWAY_") }
     }
 
     /// Takes the environment of this process.
-    public init(command: [String], grace: Duration = .seconds(10)) {
-        self.init(command: command, grace: grace, environment: Self.processEnvironment())
+    public init(command: [String], grace: Duration = .seconds(10), readsBars: Bool = true) {
+        self.init(command: command, grace: grace, readsBars: readsBars, environment: Self.processEnvironment())
     }
 
     /// Whether the program is there and may be run, for a worker that starts.
@@ -46,7 +50,8 @@ public struct SubprocessBackend: GeneratorBackend {
             input: Array(Self.input(of: job).utf8),
             graceMs: grace.wholeMilliseconds,
             stop: stop,
-            events: events
+            events: events,
+            pipeline: readsBars ? job.definition : nil
         )
         let outcome = try await withTaskCancellationHandler {
             try Task.checkCancellation()

@@ -124,6 +124,7 @@ struct JobRun: Sendable {
                 id: lease.job,
                 attempt: claim.attempt,
                 pipeline: claim.pipeline,
+                definition: pipeline,
                 paramsJSON: claim.paramsJSON,
                 inputDirectory: directory.input,
                 outputDirectory: directory.output,

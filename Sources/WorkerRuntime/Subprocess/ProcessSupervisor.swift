@@ -1,5 +1,6 @@
 import CProcess
 import Glibc
+import ProgressCore
 import Synchronization
 
 /// Asks a running supervisor to stop, from any thread, before, during and after its life.
@@ -50,6 +51,8 @@ struct ProcessSupervisor {
     let graceMs: Int
     let stop: StopSwitch
     let events: BackendEvents
+    /// Whose stages the generator's progress bars stand for; nil: they are log lines.
+    let pipeline: Pipeline?
 
     /// Starts the child and stays with it to its end. Blocks: only for a thread of its own.
     func run() throws(BackendError) -> Outcome {
@@ -70,7 +73,7 @@ struct ProcessSupervisor {
             wake: wake.readEnd,
             exited: Descriptor(headway_pidfd_open(pid)),
             input: input,
-            output: GeneratorOutput(events: events, atMs: monotonicMs()),
+            output: GeneratorOutput(events: events, pipeline: pipeline, atMs: monotonicMs()),
             plan: StopPlan(graceMs: graceMs)
         )
         stop.attach(wake.writeEnd.number)
