@@ -143,6 +143,8 @@ struct GeneratorOutput {
     /// A look at the bytes that bars and terminal codes cannot do without: floods of plain lines stay cheap.
     private static func mayBeDrawn(_ bytes: UnsafeRawBufferPointer) -> Bool {
         guard let base = bytes.baseAddress else { return false }
+        // A bar is wiped off with blanks.
+        if bytes[0] == 0x20 { return true }
         return [0x25, 0x5b, 0x1b, 0xe2].contains { memchr(base, $0, bytes.count) != nil }
     }
 

@@ -2,7 +2,7 @@
 struct Bar {
     /// The kind of bar: its title without numbers.
     var key: String
-    let firstTitle: String
+    private(set) var firstTitle: String
     var title: String
     let style: BarLine.Style
     /// Lines below the first bar, where it is drawn.
@@ -16,6 +16,9 @@ struct Bar {
     var text: [UInt8]
     /// It was seen again after another bar had been drawn in its place: the two take turns, and neither ends the other.
     var takesTurns = false
+    /// Numbers of the lines on which it was drawn first and last.
+    let firstLine: Int
+    var lastLine: Int
     /// It was wiped off the screen, as tqdm does when a nested bar ends; drawn again it is back.
     var isWiped = false
     /// A bar within this one, for as long as this one does not tick.
@@ -25,7 +28,9 @@ struct Bar {
     /// Each tick of this bar holds one other bar, whose fraction is that of the tick.
     var holdsOneBarPerTick = true
 
-    init(_ line: BarLine, position: Int, text: [UInt8]) {
+    init(_ line: BarLine, position: Int, text: [UInt8], number: Int) {
+        firstLine = number
+        lastLine = number
         key = BarNames.key(line.title)
         firstTitle = line.title
         title = line.title
@@ -75,6 +80,8 @@ struct Bar {
         }
         elapsed = line.elapsed ?? elapsed
         title = line.title
+        // Titled right after its start.
+        if firstTitle.isEmpty, before.0 == 0 { firstTitle = title }
         key = BarNames.key(line.title)
         self.text = text
         if before.0 != done {

@@ -23,6 +23,7 @@ struct BarTracker {
     private var active: [Bar] = []
     /// Unfinished bars that another one was drawn over, the newest last.
     private var covered: [Bar] = []
+    private var lines = 0
     private var hasSeenTitle = false
     private var last: ProgressUpdate?
     /// Stages that were reported with a number of steps: a later count without a total must not be taken for steps of those.
@@ -34,6 +35,7 @@ struct BarTracker {
 
     mutating func take(_ line: BarLine, text: [UInt8], position: Int) -> Outcome {
         var outcome = Outcome()
+        lines += 1
         if !line.title.isEmpty { hasSeenTitle = true }
         let (index, isNews) = place(line, text: text, position: position, outcome: &outcome)
         guard isNews, let lead = leader(touched: index) else { return outcome }
@@ -54,7 +56,9 @@ struct BarTracker {
         let key = BarNames.key(line.title)
         let known = active.filter { $0.key == key && $0.continues(as: line) }
         if known.count == 1 { return take(line, text: text, position: known[0].position) }
-        return active.contains { !$0.isFinished && !$0.isWiped } ? Outcome() : take(line, text: text, position: 0)
+        // `45%` may be the beginning of a longer line.
+        guard line.style == .meter, !active.contains(where: { !$0.isFinished && !$0.isWiped }) else { return Outcome() }
+        return take(line, text: text, position: 0)
     }
 
     /// The line that lies `position` lines below the first one was made blank.
@@ -85,9 +89,12 @@ struct BarTracker {
             let ticksBefore = active[index].done
             let hadUnfinishedInner = active[(index + 1)...].contains { !$0.isFinished && !$0.isWiped }
             _ = active[index].take(line, text: text)
+            active[index].lastLine = lines
+            if active[index].position > position { active[index].isWiped = true }
             if active[index].done != ticksBefore, hadUnfinishedInner { active[index].holdsOneBarPerTick = false }
             if active[index].isFinished, !wasFinished, isLogged(active[index]) { outcome.ended.append(text) }
-            return (index, !(wasFinished && active[index].isFinished))
+            let isNews = !(wasFinished && active[index].isFinished)
+            return (retireForgotten(behind: index, outcome: &outcome), isNews)
         }
         let key = BarNames.key(line.title)
         if let back = covered.lastIndex(where: { $0.key == key && $0.position == position && $0.continues(as: line) }) {
@@ -99,9 +106,9 @@ struct BarTracker {
             active.insert(bar, at: index)
             return (index, true)
         }
-        retire(from: position, outcome: &outcome)
+        retire(from: position, by: line.style, outcome: &outcome)
         if active.count == WorkerLimits.bars { active.removeLast() }
-        active.append(Bar(line, position: position, text: text))
+        active.append(Bar(line, position: position, text: text, number: lines))
         if active[active.count - 1].isFinished, isLogged(active[active.count - 1]) { outcome.ended.append(text) }
         return (active.count - 1, true)
     }
@@ -109,11 +116,16 @@ struct BarTracker {
     private func index(of line: BarLine, position: Int) -> Int? {
         let key = BarNames.key(line.title)
         func first(_ holds: (Bar) -> Bool) -> Int? { active.firstIndex { holds($0) && $0.continues(as: line) } }
-        // A nested bar that stays is drawn in the first line when it ends, which may look like the end of the one around it.
-        let isEnd = position == 0 && line.fraction == 1
-        if isEnd, let index = first({ $0.key == key && $0.position > 0 && !$0.isFinished && !$0.isWiped }) { return index }
+        if let index = stayingBar(line, key: key, position: position) { return index }
         if let index = first({ $0.key == key && $0.position == position }) { return index }
         return first { $0.position == position && !$0.takesTurns && isSameWithNewTitle($0, line) }
+    }
+
+    /// A nested bar that stays is drawn once more in the first line when it ends. That may look like the end of the bar around it,
+    /// where both have no title and the same total.
+    private func stayingBar(_ line: BarLine, key: String, position: Int) -> Int? {
+        guard position == 0, line.fraction == 1 else { return nil }
+        return active.firstIndex { $0.key == key && $0.position > 0 && !$0.isWiped && $0.continues(as: line) }
     }
 
     /// One bar whose title tells what it is at. A new bar would start from nothing.
@@ -125,14 +137,29 @@ struct BarTracker {
         return bar.done == 0 && bar.firstTitle.isEmpty
     }
 
-    /// Ends what is drawn at `position` and below.
-    private mutating func retire(from position: Int, outcome: inout Outcome) {
-        for bar in active where bar.position >= position && !bar.isFinished && !bar.takesTurns {
+    /// Ends what is drawn at `position` and below, because a bar begins there. Only a meter tells that by its place.
+    private mutating func retire(from position: Int, by style: BarLine.Style, outcome: inout Outcome) {
+        func isOver(_ bar: Bar) -> Bool {
+            bar.position >= position && (bar.isFinished || !bar.takesTurns && (style == .meter || bar.style == .meter))
+        }
+        for bar in active where isOver(bar) && !bar.isFinished {
             if !bar.isWiped { covered.append(bar) }
             if isLogged(bar) { outcome.ended.append(bar.text) }
         }
         if covered.count > WorkerLimits.bars { covered.removeFirst(covered.count - WorkerLimits.bars) }
-        active.removeAll { $0.position >= position && (!$0.takesTurns || $0.isFinished || $0.isWiped) }
+        active.removeAll { isOver($0) || $0.isWiped && $0.position >= position }
+    }
+
+    /// Programs that draw several bars below each other draw all of them again for each step: one that was not drawn since the bar at
+    /// `index` began is over. Only for bars that tell neither their place nor their time. Gives the new place of that bar.
+    private mutating func retireForgotten(behind index: Int, outcome: inout Outcome) -> Int {
+        guard active[index].style != .meter, active[index].fraction ?? 0 > 0 else { return index }
+        let first = active[index].firstLine
+        for other in active.indices.prefix(index).reversed() where active[other].style != .meter && active[other].lastLine < first {
+            if !active[other].isFinished, isLogged(active[other]) { outcome.ended.append(active[other].text) }
+            active.remove(at: other)
+        }
+        return active.firstIndex { $0.firstLine == first } ?? 0
     }
 
     /// Nested bars come and go by the thousand; one line for each outer one is enough.
