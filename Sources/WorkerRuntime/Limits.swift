@@ -28,8 +28,9 @@ public enum WorkerLimits {
     static let drainMs = 2000
     /// After SIGKILL: how long a process may hang in the kernel before it is given up, unreaped.
     static let unkillableMs = 60_000
-    /// Between looks at a child on a kernel without pidfd.
-    static let exitPollMs: Int32 = 25
+    /// Size of a generator's terminal: as wide as tqdm is told to draw, and high enough for its twenty nested bars.
+    static let terminalColumns: Int32 = 120
+    static let terminalRows: Int32 = 30
 
     // MARK: A worker
 
