@@ -13,11 +13,12 @@ struct GeneratorOutput {
     /// What the generator said of its end.
     private(set) var resultJSON: String?
     private(set) var error: BackendError?
-    /// The last line of stderr, for the message of a failure that the generator did not explain.
+    /// The last line of stderr, or of the terminal, for the message of a failure that the generator did not explain.
     private(set) var lastErrorLine: [UInt8] = []
     private(set) var garbageLines = 0
 
     private let events: BackendEvents
+    private let errorStream: Stream
     private var progress = LineSplitter(limit: WorkerLimits.progressLineBytes, overlong: .skip, endsAtCarriageReturn: false)
     private var stdout = LineSplitter(limit: WorkerLimits.logLineBytes, overlong: .cut, endsAtCarriageReturn: true)
     private var stderr = LineSplitter(limit: WorkerLimits.logLineBytes, overlong: .cut, endsAtCarriageReturn: true)
@@ -30,9 +31,12 @@ struct GeneratorOutput {
     /// Ticks of one stage within one read are merged: the newest wins, and nothing else gets lost.
     private var pending: ProgressUpdate?
 
-    /// - Parameter pipeline: whose stages bars stand for; nil: bars are not looked for.
-    init(events: BackendEvents, pipeline: Pipeline?, atMs now: Int) {
+    /// - Parameters:
+    ///   - pipeline: whose stages bars stand for; nil: bars are not looked for.
+    ///   - isMerged: stdout is a terminal that stderr goes to as well.
+    init(events: BackendEvents, pipeline: Pipeline?, isMerged: Bool = false, atMs now: Int) {
         self.events = events
+        errorStream = isMerged ? .stdout : .stderr
         bars = pipeline.map { BarTracker(BarNames($0)) }
         budget = LineBudget(perSecond: WorkerLimits.logLinesPerSecond, burst: WorkerLimits.logLinesBurst, atMs: now)
     }
@@ -149,7 +153,7 @@ struct GeneratorOutput {
     }
 
     private mutating func logLine(_ bytes: UnsafeRawBufferPointer, from stream: Stream, atMs now: Int) {
-        if stream == .stderr {
+        if stream == errorStream {
             lastErrorLine.removeAll(keepingCapacity: true)
             lastErrorLine.append(contentsOf: bytes.prefix(WorkerLimits.lastLineBytes))
         }
@@ -189,7 +193,7 @@ struct GeneratorOutput {
         }
         flush()
         for text in bars?.finish() ?? [] {
-            send(.stderr, String(decoding: text.prefix(WorkerLimits.barLogBytes), as: UTF8.self))
+            send(errorStream, String(decoding: text.prefix(WorkerLimits.barLogBytes), as: UTF8.self))
         }
         if garbageLines > WorkerLimits.shownGarbageLines {
             send(.headway, "\(garbageLines) lines on the progress descriptor were no JSON objects")

@@ -89,7 +89,7 @@ struct ProcessSupervisor {
             orders: orders.writeEnd,
             reports: reports.readEnd,
             input: input,
-            output: GeneratorOutput(events: events, pipeline: pipeline, atMs: monotonicMs()),
+            output: GeneratorOutput(events: events, pipeline: pipeline, isMerged: usesTerminal, atMs: monotonicMs()),
             plan: StopPlan(graceMs: graceMs)
         )
         stop.attach(wake.writeEnd.number)
