@@ -69,6 +69,13 @@ public enum WorkerLimits {
     public static let outputs = 256
     /// Name of a file, as file systems have it.
     public static let fileNameBytes = 255
+    /// Files and directories of one job, where it has a quota.
+    public static let jobEntries = 100_000
+    /// A disk with less room than that counts as full: programs write in blocks of about that size, and the last one did not fit.
+    static let fullDiskBytes = 64 * 1024
+    /// Between two counts of a job's files, at first and later.
+    static let firstQuotaPause: Duration = .milliseconds(250)
+    static let quotaPause: Duration = .seconds(2)
     /// One transfer, and one attempt at a request.
     static let transferTime: Duration = .seconds(600)
     /// Tries of one transfer.

@@ -65,7 +65,7 @@ import Testing
             #expect(try await task.value?.code == "generator_killed")
             try await eventually(within: .seconds(20), "the generator is gone") { !isAlive(pids[0]) }
         }
-        #expect(zombies() == 0)
+        try await eventually(within: .seconds(30), "everything is reaped") { zombies() == 0 }
     }
 
     /// The guard has the memory, the descriptors and the signals of nobody.

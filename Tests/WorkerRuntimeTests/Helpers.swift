@@ -115,3 +115,13 @@ func residentKilobytes() -> Int {
     let text = String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     return (Int(text.split(separator: " ")[1]) ?? 0) * 4
 }
+
+/// A value that a closure leaves behind.
+final class Box<Value: Sendable>: Sendable {
+    private let content: Mutex<Value>
+
+    init(_ value: Value) { content = Mutex(value) }
+
+    var value: Value { content.withLock { $0 } }
+    func set(_ value: Value) { content.withLock { $0 = value } }
+}

@@ -1,3 +1,4 @@
+import Glibc
 import JobStore
 public import ProgressCore
 
@@ -127,7 +128,8 @@ extension BackendError {
     }
 
     static func system(_ what: String, errno number: Int32) -> BackendError {
-        BackendError(code: "worker_resources", message: "\(what): \(describe(errno: number))", isRecoverable: true)
+        if number == ENOSPC || number == EDQUOT { return .diskFull(what) }
+        return BackendError(code: "worker_resources", message: "\(what): \(describe(errno: number))", isRecoverable: true)
     }
 
     private static func withLine(_ text: String, _ line: String) -> String { line.isEmpty ? text : "\(text): \(line)" }

@@ -80,3 +80,10 @@ func startThread(_ body: @escaping @Sendable () -> Void) -> Bool {
     if error != 0 { box.release() }
     return error == 0
 }
+
+/// The value of `body`, computed on a thread of its own because it blocks; nil when there is no thread to be had.
+func onOwnThread<R: Sendable>(_ body: @escaping @Sendable () -> R) async -> R? {
+    await withCheckedContinuation { continuation in
+        if !startThread({ continuation.resume(returning: body()) }) { continuation.resume(returning: nil) }
+    }
+}
