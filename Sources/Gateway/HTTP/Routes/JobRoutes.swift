@@ -30,18 +30,30 @@ struct JobRoutes: Sendable {
         let found = try await store.snapshot(job, fields: isFull ? JobSheet.allFields : JobSheet.fields)
         guard let snapshot = found, request.principal.mayView(snapshot.owner) else { throw Self.notFound(job) }
         // A waiting job also changes when those before it leave.
-        let ahead = snapshot.phase == .queued ? try await store.position(job, queue: snapshot.fields["queue"] ?? "") : nil
+        let place = snapshot.phase == .queued ? try await self.place(of: snapshot) : nil
         // The body changes when seq does. After a failover Redis may count the same seq again for another change, at another time.
-        let place = ahead.map { "-q\($0)" } ?? ""
-        let tag = "\"\(snapshot.seq)-\(snapshot.fields["updated_at"] ?? "0")\(place)\(isFull ? "-full" : "")\""
+        var tag = "\"\(snapshot.seq)-\(snapshot.fields["updated_at"] ?? "0")"
+        switch place {
+        case .inLine(let ahead): tag += "-q\(ahead)"
+        case .heldByTenantLimit(let ownAhead): tag += "-t\(ownAhead)"
+        case nil: break
+        }
+        // Noted after the end, without an event.
+        if snapshot.fields["retried_as"] != nil { tag += "-r" }
+        tag += isFull ? "-full\"" : "\""
         if request.headers[canonicalForm: "if-none-match"].contains(where: { $0 == tag || $0 == "W/\(tag)" || $0 == "*" }) {
             return HTTPResponse(status: 304, headers: [("etag", tag), ("cache-control", "no-cache")])
         }
-        var response = HTTPResponse.json(JobSheet.text(snapshot, ahead: ahead, isFull: isFull))
+        var response = HTTPResponse.json(JobSheet.text(snapshot, place: place, isFull: isFull))
         response.headers.removeAll { $0.name == "cache-control" }
         response.add("etag", tag)
         response.add("cache-control", "no-cache")
         return response
+    }
+
+    private func place(of snapshot: JobSnapshot) async throws -> JobPlace? {
+        let question = PlaceQuestion(job: snapshot.job, queue: snapshot.fields["queue"] ?? Keys.heldQueue, owner: snapshot.owner)
+        return try await store.places([question]).first ?? nil
     }
 
     private func poll(_ job: JobID, _ request: HTTPRequest, after: Int, waitMs: Int) async throws -> HTTPResponse {
