@@ -13,7 +13,7 @@ struct Headway: AsyncParsableCommand {
         version: Version.text,
         subcommands: [
             DevCommand.self, GatewayCommand.self, WorkerCommand.self, SubmitCommand.self, WatchCommand.self, CancelCommand.self,
-            ShowCommand.self, LogsCommand.self, QueuesCommand.self, WorkersCommand.self, HealthCommand.self, BenchCommand.self,
+            ShowCommand.self, WhyCommand.self, LogsCommand.self, RetryCommand.self, QueuesCommand.self, WorkersCommand.self, HealthCommand.self, BenchCommand.self,
             ConfigCommand.self,
         ]
     )
