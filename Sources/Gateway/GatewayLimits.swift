@@ -94,6 +94,8 @@ public struct GatewayLimits: Sendable {
 
     // MARK: Answers
 
+    /// Age of the lists of queues and workers that dashboards are given: however many of them ask, Redis is read this often.
+    public var listAge = Duration.seconds(1)
     /// Log lines per answer, and how many are given when the client does not say.
     public var logLines = 1000
     public var logLinesDefault = 200

@@ -43,10 +43,6 @@ if group then
   if redis.call('EXISTS', key) == 0 then
     if TERMINAL[parent[2]] or parent[3] then return { 'group_ended' } end
     if tonumber(g.made or '0') >= tonumber(g.expected) then return { 'group_full', g.expected } end
-    -- A cancel of the group looks for its children by number.
-    if ARGV[2] ~= 'child' and tonumber(string.match(job, '~(%d+)$')) > tonumber(g.expected) then
-      return refuse('id: the children of this group are numbered from 1 to ' .. g.expected)
-    end
   end
 end
 

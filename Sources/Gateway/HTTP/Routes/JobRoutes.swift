@@ -4,7 +4,7 @@ import NIOHTTP1
 import ProgressCore
 import Telemetry
 
-/// Show, cancel, logs, preview.
+/// Show, cancel, why, logs, preview.
 struct JobRoutes: Sendable {
     let context: RouteContext
 
@@ -15,6 +15,7 @@ struct JobRoutes: Sendable {
             Route(.GET, "/v1/jobs/{job}", registry: context.registry, .task(bodyLimit: 0, show)),
             Route(.POST, "/v1/jobs/{job}/cancel", registry: context.registry, .task(bodyLimit: context.limits.jsonBytes, cancel)),
             Route(.GET, "/v1/jobs/{job}/logs", registry: context.registry, .task(bodyLimit: 0, logs)),
+            Route(.GET, "/v1/jobs/{job}/why", registry: context.registry, .task(bodyLimit: 0, why)),
             Route(.GET, "/v1/jobs/{job}/preview", registry: context.registry, .task(bodyLimit: 0, preview)),
         ]
     }
@@ -115,6 +116,13 @@ struct JobRoutes: Sendable {
     }
 
     // MARK: Side channels
+
+    /// Why it is where it is.
+    private func why(_ request: HTTPRequest) async throws -> HTTPResponse {
+        let job = try request.job()
+        guard let diagnosis = try await store.why(job), request.principal.mayView(diagnosis.owner) else { throw Self.notFound(job) }
+        return .json(diagnosis.json)
+    }
 
     private func logs(_ request: HTTPRequest) async throws -> HTTPResponse {
         let job = try request.job()

@@ -19,7 +19,9 @@ enum JobSheet {
         let present = isFull ? members(of: text) : []
         text.removeLast()
         for name in texts {
-            if let value = snapshot.fields[name], !value.isEmpty { text += ",\"\(name)\":\(JSONText.quoted(value))" }
+            // What no worker takes stands in no queue that anybody could name.
+            guard let value = snapshot.fields[name], !value.isEmpty, name != "queue" || value != Keys.heldQueue else { continue }
+            text += ",\"\(name)\":\(JSONText.quoted(value))"
         }
         for name in numbers {
             if let value = snapshot.fields[name].flatMap({ Int($0) }) { text += ",\"\(name)\":\(value)" }
