@@ -6,7 +6,7 @@ import Synchronization
 /// reporter. Bounded: the newest state, a few phase and stage changes, some log lines, one preview.
 final class JobProgress: Sendable {
     private struct State {
-        var tracker: ProgressTracker<WeightedEstimator>
+        var tracker: ProgressTracker
         /// Phase and stage changes that were not written yet, as they were when they happened.
         var milestones: [ProgressState] = []
         var lines: [LogLine] = []
