@@ -5,7 +5,7 @@ import Testing
 @testable import headway
 
 /// The program as a process: exit codes, and one line on stderr that names what to change.
-@Suite(.timeLimit(.minutes(1))) struct CommandLineTests {
+@Suite(.timeLimit(.minutes(5))) struct CommandLineTests {
     private struct Outcome {
         let exit: TestSupport.ChildProcess.Exit
         let output: String

@@ -5,7 +5,7 @@ import Testing
 
 @testable import headway
 
-@Suite(.timeLimit(.minutes(1))) struct GatewayClientTests {
+@Suite(.timeLimit(.minutes(5))) struct GatewayClientTests {
     private func client(
         _ script: @escaping @Sendable (FakeGateway.Request, Int) -> FakeGateway.Reply,
         during body: (GatewayClient, FakeGateway) async throws -> Void

@@ -3,7 +3,7 @@ import TestSupport
 import Testing
 
 /// Thousands of seeded sequences, most of them nonsense: the invariants of the tracker hold for all.
-@Suite(.timeLimit(.minutes(2))) struct ProgressTrackerFuzzTests {
+@Suite(.timeLimit(.minutes(5))) struct ProgressTrackerFuzzTests {
     private static let names = [
         "image_loading", "image_preprocessing", "shape_generation", "texture_synthesis", "mesh_export", "sample", "upscale", "save", "",
         "x",

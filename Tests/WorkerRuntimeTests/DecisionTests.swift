@@ -4,7 +4,7 @@ import Testing
 
 @testable import WorkerRuntime
 
-@Suite(.timeLimit(.minutes(1))) struct DecisionTests {
+@Suite(.timeLimit(.minutes(5))) struct DecisionTests {
     private static let failure = BackendError(code: "generator_failed", message: "m", isRecoverable: true)
 
     @Test func theEndFollowsFromWorkAndOrder() {

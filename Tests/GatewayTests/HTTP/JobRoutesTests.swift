@@ -7,7 +7,7 @@ import Testing
 @testable import Gateway
 
 /// Jobs over HTTP, on a real Redis.
-@Suite(.timeLimit(.minutes(1))) struct JobRoutesTests {
+@Suite(.timeLimit(.minutes(5))) struct JobRoutesTests {
     private static let body = "{\"queue\":\"gpu\",\"pipeline\":\"relief\",\"params\":{\"n\": 1.0}}"
 
     @Test func aSubmitIsAcceptedOnceAndAnsweredTwice() async throws {

@@ -7,7 +7,7 @@ import Testing
 @testable import Gateway
 
 /// `POST /v1/jobs` takes exactly what it says; everything else is refused with a code and the path of the member.
-@Suite(.timeLimit(.minutes(1))) struct SubmitBodyTests {
+@Suite(.timeLimit(.minutes(5))) struct SubmitBodyTests {
     private static let nowMs = 1_767_225_600_000
 
     private func parse(_ text: String) throws -> SubmitBody {

@@ -9,7 +9,7 @@ import WebSocketWire
 @testable import Gateway
 
 /// Lists, pages, health, and the two ways of leaving HTTP.
-@Suite(.timeLimit(.minutes(1))) struct SystemRoutesTests {
+@Suite(.timeLimit(.minutes(5))) struct SystemRoutesTests {
     @Test func listsForDashboards() async throws {
         try await GatewayFixture.with { fixture in
             let client = try await fixture.connect()
