@@ -1,17 +1,18 @@
 extension ProgressTracker {
-    /// The progress to show now. The bar goes on from here at the speed that is told, as clients draw it.
+    /// The progress to show now. `percent` is where clients draw the bar anyway, by the state that was published last; the new
+    /// estimate changes only its speed.
     public mutating func state(atMs: Int) -> ProgressState {
         advanceClock(to: atMs)
         let time = Self.seconds(now)
         let estimate = estimator.estimate(at: time, phase: phase)
-        bar.steer(at: time, elapsed: time - Self.seconds(startedAtMs), rest: estimate.barRest)
-        let percent = min(bar.position * 100, ProgressLimits.percentBeforeEnd)
+        let percent = min(bar.place(at: time) * 100, ProgressLimits.percentBeforeEnd)
+        let speed = bar.speed(at: time, elapsed: time - Self.seconds(startedAtMs), rest: estimate.barRest) * 100
         movePhase(percent: percent, remainingMs: estimate.phaseRemainingMs)
 
         var state = ProgressState(phase: phase)
         state.phasePercent = Self.tenths(phasePercent)
         state.percent = Self.tenths(percent)
-        state.percentPerSecond = percent < ProgressLimits.percentBeforeEnd ? FourDigits.rounded(bar.speed * 100) : 0
+        state.percentPerSecond = percent < ProgressLimits.percentBeforeEnd ? FourDigits.rounded(speed) : 0
         state.stage = stageName
         state.stagePercent = shownFraction.map { Self.tenths($0 * 100) }
         state.step = step
@@ -25,6 +26,12 @@ extension ProgressTracker {
         state.etaLowMs = Self.milliseconds(estimate.lowMs)
         state.etaHighMs = Self.milliseconds(estimate.highMs)
         return state
+    }
+
+    /// Watchers have been sent `state`: from now on they draw its speed.
+    public mutating func published(_ state: ProgressState, atMs: Int) {
+        advanceClock(to: atMs)
+        bar.tell(speed: (state.percentPerSecond ?? 0) / 100, at: Self.seconds(now))
     }
 
     /// The share of the phase's expected time that has passed.

@@ -40,7 +40,12 @@ final class TrackedJob {
     @discardableResult
     func apply(_ update: ProgressUpdate, atMs: Int) -> Bool { tracker.apply(update, atMs: atMs) }
     func adopt(_ plan: [PlannedStage]) { tracker.adopt(plan) }
-    func state(atMs: Int) -> ProgressState { tracker.state(atMs: atMs) }
+    /// The state at a time, which watchers are then sent.
+    func state(atMs: Int) -> ProgressState {
+        let state = tracker.state(atMs: atMs)
+        tracker.published(state, atMs: atMs)
+        return state
+    }
     func finish(atMs: Int) -> LearningRecord { tracker.finish(atMs: atMs) }
     func stageDurations(atMs: Int) -> [StageDuration] { tracker.stageDurations(atMs: atMs) }
 }

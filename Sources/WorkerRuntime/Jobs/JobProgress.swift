@@ -59,6 +59,9 @@ final class JobProgress: Sendable {
 
     func current() -> ProgressState { state.withLock { $0.tracker.state(atMs: nowMs()) } }
 
+    /// `state` was written: from now on watchers draw its speed.
+    func published(_ state: ProgressState) { self.state.withLock { $0.tracker.published(state, atMs: nowMs()) } }
+
     /// The oldest phase or stage change that waits.
     var firstMilestone: ProgressState? { state.withLock { $0.milestones.first } }
 

@@ -14,7 +14,7 @@ struct Headway: AsyncParsableCommand {
         subcommands: [
             DevCommand.self, GatewayCommand.self, WorkerCommand.self, SubmitCommand.self, WatchCommand.self, CancelCommand.self,
             ShowCommand.self, LogsCommand.self, QueuesCommand.self, WorkersCommand.self, HealthCommand.self, BenchCommand.self,
-            ConfigCommand.self,
+            ReplayCommand.self, ConfigCommand.self,
         ]
     )
 
