@@ -6,14 +6,18 @@ extension JobStore {
     /// Creates a job, or finds that the very same submit happened before.
     ///
     /// Repeating it after a lost reply is safe: the id decides.
-    /// - Throws: `.conflict` when the id belongs to another job, `.gone` when an idempotency key's job has expired, `.full`,
+    /// With `childOf` the job becomes the group's next child; the outcome's head has its id.
+    /// - Throws: `.conflict` when the id belongs to another job, `.gone` when an idempotency key's job has expired, `.full`, `.draining`,
+    ///   `.unknownGroup`,
     ///   `.invalid`, `.unavailable`.
     public func submit(_ job: JobSubmission) async throws(StoreError) -> SubmitOutcome {
         try StoreLimits.check(job)
+        let mode: RedisArgument = job.childOf != nil ? "child" : job.isIdempotent ? "1" : "0"
         var arguments: [RedisArgument] = [
-            verb, job.isIdempotent ? "1" : "0", .int(StoreLimits.highestPriority - job.priority), .int(job.delayMs),
+            verb, mode, .int(StoreLimits.highestPriority - job.priority), .int(job.delayMs),
             job.expiresAtMs.map { .int($0) } ?? "",
-            "queue", .string(job.queue), "pipeline", .string(job.pipeline), "owner", .string(job.owner.text),
+            "queue", .string(job.children == nil ? job.queue : Keys.heldQueue), "pipeline", .string(job.pipeline), "owner",
+            .string(job.owner.text),
             "priority", .int(job.priority), "params", .string(job.paramsJSON),
             "max_attempts", .int(job.maxAttempts ?? settings.defaultMaxAttempts),
             "ttl_ms", .int(job.ttlMs ?? settings.defaultTTL.wholeMilliseconds),
@@ -22,19 +26,22 @@ extension JobStore {
             ("max_runtime_ms", job.maxRuntimeMs.map { .int($0) }), ("class", job.jobClass.map { .string($0) }),
             ("cold", job.isCold.map { $0 ? "1" : "0" }), ("plan", job.planJSON.map { .string($0) }),
             ("traceparent", job.traceparent.map { .string($0) }), ("retry_of", job.retryOf.map { .string($0.text) }),
+            ("prefer", job.prefer.map { .string($0) }), ("children", job.children.map { .int($0) }),
         ]
         for case (let name, let value?) in optional { arguments += [name, value] }
 
-        let reply = try await run(Scripts.submit, keys: [keys.job(job.id)] + wakeKey(job.queue), arguments)
+        let reply = try await run(Scripts.submit, keys: [keys.job(job.childOf ?? job.id)] + wakeKey(job.queue), arguments)
         switch reply.status {
         case "new", "exists":
-            guard let seq = reply.int(1), let body = reply.values[2].buffer, let phase = reply.text(3).flatMap(Phase.init(rawValue:)) else {
+            guard let seq = reply.int(1), let body = reply.values[2].buffer, let phase = reply.text(3).flatMap(Phase.init(rawValue:)),
+                let id = reply.text(5).flatMap({ JobID($0) })
+            else {
                 throw reply.unexpected
             }
             let owner = Owner(reply.text(4) ?? "")
             return SubmitOutcome(
                 isNew: reply.status == "new",
-                head: JobHead(job: job.id, seq: seq, phase: phase, owner: owner, body: body)
+                head: JobHead(job: id, seq: seq, phase: phase, owner: owner, body: body)
             )
         case "conflict":
             throw StoreError(.conflict, "the id \(job.id) is taken by another job: choose another id")
@@ -42,6 +49,16 @@ extension JobStore {
             throw StoreError(.gone, "the job of this idempotency key has expired: use a new key to run it again")
         case "full":
             throw StoreError(.full, "queue \(job.queue) holds its \(reply.text(1) ?? "") jobs: try again later")
+        case "tenant_full":
+            throw StoreError(.full, "queue \(job.queue) holds \(reply.text(1) ?? "") jobs of yours, as many as it may: try again later")
+        case "draining":
+            throw StoreError(.draining, "queue \(job.queue) takes no new jobs while it is drained")
+        case "no_group":
+            throw StoreError(.unknownGroup, "there is no group \((job.childOf ?? job.id).root): submit it first, with children")
+        case "group_full":
+            throw StoreError(.conflict, "the group \((job.childOf ?? job.id).root) has its \(reply.text(1) ?? "") children")
+        case "group_ended":
+            throw StoreError(.conflict, "the group \((job.childOf ?? job.id).root) has ended or is cancelled: it takes no more children")
         default:
             throw reply.unexpected
         }
@@ -59,7 +76,7 @@ extension JobStore {
         }
         let reply = try await run(
             Scripts.cancel,
-            keys: [keys.job(job)],
+            keys: [keys.job(job)] + wakeKey(Keys.heldQueue),
             [
                 verb, .string(by), .string(reason ?? ""), .int(settings.cancelGrace.wholeMilliseconds), .string(keys.workerHintsPrefix),
             ]

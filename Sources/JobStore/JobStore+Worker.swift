@@ -8,7 +8,8 @@ extension JobStore {
     ///
     /// - Parameter nonce: random text of this attempt to claim; repeating the call with it after a lost reply returns the same
     ///   claim. No spaces, at most 128 bytes.
-    public func claim(queue: String, worker: String, nonce: String) async throws(StoreError) -> ClaimOutcome {
+    /// - Parameter labels: jobs that prefer one of them come first, within bounds (docs/redis.md); at most `StoreLimits.labels`.
+    public func claim(queue: String, worker: String, nonce: String, labels: [String] = []) async throws(StoreError) -> ClaimOutcome {
         var nextDueMs: Int?
         for partition in 0..<keys.partitions {
             let reply = try await run(
@@ -17,7 +18,7 @@ extension JobStore {
                 [
                     verb, .string(queue), .string(worker), .string(nonce), .int(settings.lease.wholeMilliseconds),
                     .string(hex(UInt32(truncatingIfNeeded: settings.random()))),
-                ]
+                ] + labels.prefix(StoreLimits.labels).map { .string($0) }
             )
             switch reply.status {
             case "job": return .job(try claim(from: reply, queue: queue, worker: worker))
@@ -30,7 +31,7 @@ extension JobStore {
     }
 
     private func claim(from reply: ScriptReply, queue: String, worker: String) throws(StoreError) -> Claim {
-        guard reply.values.count == 14, let job = reply.text(1).flatMap({ JobID($0) }), let fence = reply.text(2),
+        guard reply.values.count == 15, let job = reply.text(1).flatMap({ JobID($0) }), let fence = reply.text(2),
             let attempt = reply.int(3),
             let maxAttempts = reply.int(4), let pipeline = reply.text(5), let createdAtMs = reply.int(13)
         else { throw reply.unexpected }
@@ -46,16 +47,21 @@ extension JobStore {
             planJSON: reply.text(10),
             maxRuntimeMs: reply.int(11),
             traceparent: reply.text(12),
+            prefer: reply.text(14),
             createdAtMs: createdAtMs
         )
     }
 
     /// Blocks until one of the queues may have work, at most `atMost`. A wake-up is a hint: `claim` decides.
-    public func waitForWork(queues: [String], atMost: Duration) async throws(StoreError) {
+    ///
+    /// - Parameter labels: as given to `claim`; a job that prefers one wakes this worker.
+    public func waitForWork(queues: [String], labels: [String] = [], atMost: Duration) async throws(StoreError) {
         // Redis takes the time-out in seconds and rounds nothing; 0 would wait for ever.
         let seconds = max(0.01, Double(atMost.wholeMilliseconds) / 1000)
         do {
-            _ = try await redis.blockingSend(["BLPOP"] + queues.map { .string(keys.wake($0)) } + [.string("\(seconds)")], timeout: atMost)
+            var lists = queues.map { RedisArgument.string(keys.wake($0)) }
+            for queue in queues { lists += labels.prefix(StoreLimits.labels).map { .string(keys.wake(queue, label: $0)) } }
+            _ = try await redis.blockingSend(["BLPOP"] + lists + [.string("\(seconds)")], timeout: atMost)
         } catch {
             throw StoreError(error)
         }
@@ -137,7 +143,7 @@ extension JobStore {
         let phase: Phase = end == .complete ? .complete : .cancelled
         let reply = try await run(
             Scripts.finish,
-            keys: [keys.job(lease.job)],
+            keys: [keys.job(lease.job)] + wakeKey(lease.queue),
             [verb, .string(lease.fence), .string(phase.rawValue), .string(resultJSON ?? ""), .string(stagesJSON(stagesMs))]
         )
         switch reply.status {
@@ -194,7 +200,7 @@ extension JobStore {
         return report
     }
 
-    private func status(of reply: ScriptReply) throws(StoreError) -> LeaseStatus {
+    func status(of reply: ScriptReply) throws(StoreError) -> LeaseStatus {
         switch reply.status {
         case "ok": reply.text(1).flatMap(CancelRequest.init(json:)).map { .cancelRequested($0) } ?? .held
         case "lost": .lost
@@ -202,7 +208,7 @@ extension JobStore {
         }
     }
 
-    private func stagesJSON(_ stages: [(stage: String, ms: Int)]) -> String {
+    func stagesJSON(_ stages: [(stage: String, ms: Int)]) -> String {
         guard !stages.isEmpty else { return "" }
         return "{" + stages.map { "\(JSONText.quoted($0.stage)):\(max(0, $0.ms))" }.joined(separator: ",") + "}"
     }

@@ -47,10 +47,29 @@ public struct Keys: Sendable, Hashable {
     }
 
     enum QueuePart: String {
-        case ready, delayed, leases, deadlines, dead, meta
+        case ready, delayed, leases, deadlines, dead, meta, tenants
     }
 
     func wake(_ queue: String) -> String { "\(prefix):{wake}:\(queue)" }
+    /// Workers with this label wait for its tokens too.
+    func wake(_ queue: String, label: String) -> String { "\(wake(queue)):\(label)" }
+
+    /// Stands for the queue of jobs that no worker takes: progress-only ones and groups. No queue can be named so.
+    public static let heldQueue = "_"
+
+    func tenant(_ tenant: String, of queue: String, partition: Int) -> String {
+        "\(prefix):{\(tags[partition])}:queue:\(queue):tenant:\(tenant)"
+    }
+
+    func parked(_ tenant: String, of queue: String, partition: Int) -> String {
+        "\(prefix):{\(tags[partition])}:queue:\(queue):parked:\(tenant)"
+    }
+
+    func group(_ job: JobID) -> String { "\(base(job)):group:\(job.text)" }
+
+    /// What every key of a job in this partition begins with.
+    func jobPrefix(partition: Int) -> String { "\(prefix):{\(tags[partition])}:job:" }
+
     var meta: String { "\(prefix):meta" }
     var queues: String { "\(prefix):queues" }
     var workers: String { "\(prefix):workers" }

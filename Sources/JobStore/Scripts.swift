@@ -14,8 +14,16 @@ enum Scripts {
     static let release = script("release", PackageResources.release_lua)
     static let cancel = script("cancel", PackageResources.cancel_lua)
     static let reap = script("reap", PackageResources.reap_lua)
+    static let open = script("open", PackageResources.open_lua)
+    static let report = script("report", PackageResources.report_lua)
+    static let retire = script("retire", PackageResources.retire_lua)
+    static let settings = script("settings", PackageResources.settings_lua)
+    static let purge = script("purge", PackageResources.purge_lua)
+    static let audit = script("audit", PackageResources.audit_lua)
 
-    static let all = [submit, claim, heartbeat, advance, log, preview, finish, fail, release, cancel, reap]
+    static let all = [
+        submit, claim, heartbeat, advance, log, preview, finish, fail, release, cancel, reap, open, report, retire, settings, purge, audit,
+    ]
 
     private static func script(_ name: String, _ bytes: [UInt8]) -> RedisScript {
         let text = String(decoding: bytes, as: UTF8.self)
@@ -34,7 +42,10 @@ enum Scripts {
     private static func include(_ name: Substring) -> String {
         switch name {
         case "event": String(decoding: PackageResources.event_lua, as: UTF8.self)
+        case "line": String(decoding: PackageResources.line_lua, as: UTF8.self)
+        case "group": String(decoding: PackageResources.group_lua, as: UTF8.self)
         case "ends": String(decoding: PackageResources.ends_lua, as: UTF8.self)
+        case "progress": String(decoding: PackageResources.progress_lua, as: UTF8.self)
         default: preconditionFailure("a script includes \(name), which is not embedded")
         }
     }

@@ -1,3 +1,5 @@
+import ProgressCore
+
 /// Bounds of what the store takes in, each with its reason. Redis holds everything in memory, so everything has a size.
 public enum StoreLimits {
     /// A job's parameters: they are read by every claim and live as long as the job.
@@ -18,6 +20,10 @@ public enum StoreLimits {
     public static let planBytes = 16 * 1024
     /// Priorities run from 0 (last) to this (first).
     public static let highestPriority = 9
+    /// Children of a group: a cancel of it walks over them in one step.
+    public static let children = 1000
+    /// Labels of a worker.
+    public static let labels = 8
     /// Attempts a submit may ask for.
     public static let maximumAttempts = 100
     /// Longest delay, run time, waiting time and retention a submit may ask for: 30 days.
@@ -32,11 +38,21 @@ public enum StoreLimits {
             }
     }
 
+    /// Labels: 1–64 characters of letters, digits and `. _ -`.
+    public static func isLabel(_ label: String) -> Bool {
+        (1...64).contains(label.utf8.count)
+            && label.utf8.allSatisfy {
+                ($0 >= UInt8(ascii: "a") && $0 <= UInt8(ascii: "z")) || ($0 >= UInt8(ascii: "A") && $0 <= UInt8(ascii: "Z"))
+                    || ($0 >= UInt8(ascii: "0") && $0 <= UInt8(ascii: "9")) || $0 == UInt8(ascii: ".") || $0 == UInt8(ascii: "_")
+                    || $0 == UInt8(ascii: "-")
+            }
+    }
+
     static func check(_ job: JobSubmission) throws(StoreError) {
         func need(_ holds: Bool, _ message: String) throws(StoreError) {
             if !holds { throw StoreError(.invalid, message) }
         }
-        try need(isQueueName(job.queue), "queue: 1–64 characters of a-z 0-9 - are needed")
+        try need(job.children != nil || isQueueName(job.queue), "queue: 1–64 characters of a-z 0-9 - are needed")
         try need((1...nameBytes).contains(job.pipeline.utf8.count), "pipeline: 1–\(nameBytes) bytes are needed")
         try need((1...nameBytes).contains(job.owner.text.utf8.count), "owner: 1–\(nameBytes) bytes are needed")
         try need(job.paramsJSON.utf8.count <= paramsBytes, "params: at most \(paramsBytes) bytes")
@@ -48,6 +64,27 @@ public enum StoreLimits {
         try need(job.expiresAtMs.map { (1..<(1 << 52)).contains($0) } ?? true, "expires_at: Unix milliseconds are needed")
         try need((job.jobClass ?? "").utf8.count <= nameBytes, "class: at most \(nameBytes) bytes")
         try need((job.planJSON ?? "").utf8.count <= planBytes, "plan: at most \(planBytes) bytes")
+        try need(job.prefer.map(isLabel) ?? true, "prefer: 1–64 characters of A-Z a-z 0-9 . _ - are needed")
+        try need(job.children.map { (1...children).contains($0) } ?? true, "children: 1…\(children) is needed")
+        try need(job.children == nil || (job.childOf == nil && job.id.childNumber == nil), "children: a child cannot be a group")
+        try need((job.traceparent ?? "").utf8.count <= nameBytes, "traceparent: at most \(nameBytes) bytes")
+    }
+}
+
+extension StoreLimits {
+    static func check(_ job: ProducerSubmission) throws(StoreError) {
+        func need(_ holds: Bool, _ message: String) throws(StoreError) {
+            if !holds { throw StoreError(.invalid, message) }
+        }
+        try need(job.id.childNumber == nil, "id: ~ is reserved for the children of a group")
+        try need((1...nameBytes).contains(job.pipeline.utf8.count), "pipeline: 1–\(nameBytes) bytes are needed")
+        try need((1...nameBytes).contains(job.owner.text.utf8.count), "owner: 1–\(nameBytes) bytes are needed")
+        try need((1...nameBytes).contains(job.nonce.utf8.count), "nonce: 1–\(nameBytes) bytes are needed")
+        try need(job.producer.utf8.count <= nameBytes, "producer: at most \(nameBytes) bytes")
+        try need(job.paramsJSON.utf8.count <= paramsBytes, "params: at most \(paramsBytes) bytes")
+        try need(job.maxRuntimeMs.map { (1...longestMs).contains($0) } ?? true, "max_runtime_ms: 1…\(longestMs) is needed")
+        try need(job.ttlMs.map { (1...longestMs).contains($0) } ?? true, "ttl_ms: 1…\(longestMs) is needed")
+        try need((job.jobClass ?? "").utf8.count <= nameBytes, "class: at most \(nameBytes) bytes")
         try need((job.traceparent ?? "").utf8.count <= nameBytes, "traceparent: at most \(nameBytes) bytes")
     }
 }

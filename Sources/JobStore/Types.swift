@@ -30,6 +30,12 @@ public struct StoreError: Error, Sendable, CustomStringConvertible {
         case gone
         /// The queue holds as many jobs as it may (HTTP 429).
         case full
+        /// The queue takes no new jobs while it is drained (HTTP 503).
+        case draining
+        /// The group a child names does not exist (HTTP 404).
+        case unknownGroup
+        /// No such job (HTTP 404).
+        case unknownJob
         /// No such queue (HTTP 404).
         case unknownQueue
         /// A script answered something it never should.
@@ -57,6 +63,9 @@ public struct Owner: Sendable, Hashable, CustomStringConvertible {
     public init(_ text: String) { self.text = text }
     public static let anonymous = Owner("anonymous")
     public var description: String { text }
+
+    /// What fairness and limits go by: the text up to the first `/`.
+    public var tenant: String { String(text.prefix { $0 != "/" }) }
 }
 
 public struct JobSubmission: Sendable {
@@ -78,6 +87,12 @@ public struct JobSubmission: Sendable {
     public var planJSON: String?
     public var traceparent: String?
     public var retryOf: JobID?
+    /// Label of workers that should run it, e.g. one that has the model loaded: a wish, bounded in time.
+    public var prefer: String?
+    /// The job is a group of this many children and no work of its own.
+    public var children: Int?
+    /// The job is the next child of this group; `id` is not looked at.
+    public var childOf: JobID?
     /// The id was derived from an idempotency key: it is remembered for 24 h.
     public var isIdempotent = false
     public init(id: JobID, queue: String, pipeline: String, owner: Owner, paramsJSON: String) {
@@ -144,6 +159,7 @@ public struct Claim: Sendable {
     public let planJSON: String?
     public let maxRuntimeMs: Int?
     public let traceparent: String?
+    public let prefer: String?
     public let createdAtMs: Int
 }
 

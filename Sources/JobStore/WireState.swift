@@ -30,7 +30,7 @@ enum WireState {
         return percent >= 100 ? 1000 : Int((percent * 10).rounded())
     }
 
-    private static func natural(_ value: Int?) -> RedisArgument? {
+    static func natural(_ value: Int?) -> RedisArgument? {
         value.map { .int(min(max(0, $0), 999_999_999_999_999)) }
     }
 

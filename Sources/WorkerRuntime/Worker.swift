@@ -201,7 +201,11 @@ public final class Worker: Service {
         await withTaskGroup(of: Void.self) { group in
             group.addTask {
                 do throws(StoreError) {
-                    try await self.store.waitForWork(queues: self.configuration.queues, atMost: wait)
+                    try await self.store.waitForWork(
+                        queues: self.configuration.queues,
+                        labels: self.configuration.labels,
+                        atMost: wait
+                    )
                 } catch {
                     guard !Task.isCancelled else { return }
                     self.metrics.storeErrors.increment()
@@ -227,7 +231,12 @@ public final class Worker: Service {
         var isInDoubt = false
         while !Task.isCancelled {
             do throws(StoreError) {
-                let outcome = try await store.claim(queue: queue, worker: configuration.name, nonce: nonce)
+                let outcome = try await store.claim(
+                    queue: queue,
+                    worker: configuration.name,
+                    nonce: nonce,
+                    labels: configuration.labels
+                )
                 if case .job = outcome { metrics.claims.increment() }
                 return outcome
             } catch {

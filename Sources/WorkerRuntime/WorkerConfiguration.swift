@@ -1,4 +1,5 @@
 import Glibc
+import JobStore
 import ProgressCore
 
 /// What a worker is told from outside; it reads no flags, environment or files itself.
@@ -7,6 +8,8 @@ public struct WorkerConfiguration: Sendable {
     public var name: String
     /// In order of preference: a later queue is looked at when the earlier ones are empty.
     public var queues: [String]
+    /// What this worker has at hand (a loaded model, say): jobs that prefer one of these come to it first. At most 8.
+    public var labels: [String]
     /// Pipeline for jobs that name one this worker does not know.
     public var pipeline: String
     /// Jobs at once.
@@ -31,6 +34,7 @@ public struct WorkerConfiguration: Sendable {
     public init(
         name: String = "",
         queues: [String] = [],
+        labels: [String] = [],
         pipeline: String = "generic",
         concurrency: Int = 1,
         gatewayURL: String? = nil,
@@ -44,6 +48,7 @@ public struct WorkerConfiguration: Sendable {
     ) {
         self.name = name
         self.queues = queues
+        self.labels = labels
         self.pipeline = pipeline
         self.concurrency = concurrency
         self.gatewayURL = gatewayURL
@@ -129,6 +134,10 @@ extension WorkerConfiguration {
         )
         try need((1...WorkerLimits.queues).contains(queues.count), "queues: 1 to \(WorkerLimits.queues) are needed")
         try need(Set(queues).count == queues.count, "queues: one is listed twice")
+        try need(
+            labels.count <= StoreLimits.labels && labels.allSatisfy(StoreLimits.isLabel),
+            "prefer: at most \(StoreLimits.labels) labels of A-Z a-z 0-9 . _ - are allowed"
+        )
         try need((1...WorkerLimits.concurrency).contains(concurrency), "concurrency: 1 to \(WorkerLimits.concurrency) is needed")
         try need(workDirectory.utf8.first == UInt8(ascii: "/") || !workDirectory.isEmpty, "work directory: a path is needed")
         try need(updatesPerSecond > 0 && updatesPerSecond <= ProgressLimits.reportsPerSecond, "update rate: more than 0 is needed")

@@ -6,8 +6,8 @@ import ProgressCore
 protocol WorkerStore: Sendable {
     var settings: StoreSettings { get }
 
-    func claim(queue: String, worker: String, nonce: String) async throws(StoreError) -> ClaimOutcome
-    func waitForWork(queues: [String], atMost: Duration) async throws(StoreError)
+    func claim(queue: String, worker: String, nonce: String, labels: [String]) async throws(StoreError) -> ClaimOutcome
+    func waitForWork(queues: [String], labels: [String], atMost: Duration) async throws(StoreError)
     func heartbeat(_ lease: Lease) async throws(StoreError) -> LeaseStatus
     func advance(_ lease: Lease, write: Int, to state: ProgressState) async throws(StoreError) -> AdvanceOutcome
     func appendLog(_ lease: Lease, _ lines: [LogLine], droppedBefore: Int) async throws(StoreError) -> LeaseStatus

@@ -53,11 +53,13 @@ final class FlakyStore: WorkerStore {
         return result
     }
 
-    func claim(queue: String, worker: String, nonce: String) async throws(StoreError) -> ClaimOutcome {
-        try await through("claim", nonce) { () throws(StoreError) in try await store.claim(queue: queue, worker: worker, nonce: nonce) }
+    func claim(queue: String, worker: String, nonce: String, labels: [String]) async throws(StoreError) -> ClaimOutcome {
+        try await through("claim", nonce) { () throws(StoreError) in
+            try await store.claim(queue: queue, worker: worker, nonce: nonce, labels: labels)
+        }
     }
-    func waitForWork(queues: [String], atMost: Duration) async throws(StoreError) {
-        try await through("wait") { () throws(StoreError) in try await store.waitForWork(queues: queues, atMost: atMost) }
+    func waitForWork(queues: [String], labels: [String], atMost: Duration) async throws(StoreError) {
+        try await through("wait") { () throws(StoreError) in try await store.waitForWork(queues: queues, labels: labels, atMost: atMost) }
     }
     func heartbeat(_ lease: Lease) async throws(StoreError) -> LeaseStatus {
         try await through("heartbeat") { () throws(StoreError) in try await store.heartbeat(lease) }

@@ -10,6 +10,9 @@ extension GatewayError {
         case .conflict: self.init(.conflict, error.message)
         case .gone: self.init(.gone, error.message)
         case .full: self.init(.queueFull, error.message, retryAfterSeconds: 5)
+        case .draining: self.init(.queueDraining, error.message, retryAfterSeconds: 60)
+        case .unknownJob: self.init(.jobNotFound, error.message)
+        case .unknownGroup: self.init(.groupNotFound, error.message)
         case .unknownQueue: self.init(.unknownQueue, error.message, field: "queue")
         // The store's words may hold Redis's; people outside get none of it, the log does.
         case .corrupt: self.init(.internalError, "the job's data in Redis is not what it should be; the gateway's log says more")

@@ -28,6 +28,7 @@ public struct GatewayError: Error, Sendable, Hashable, CustomStringConvertible {
         case jobNotFound = "job_not_found"
         case fileNotFound = "file_not_found"
         case uploadNotFound = "upload_not_found"
+        case groupNotFound = "group_not_found"
         case unknownQueue = "unknown_queue"
         case unknownPipeline = "unknown_pipeline"
         case gone
@@ -36,6 +37,7 @@ public struct GatewayError: Error, Sendable, Hashable, CustomStringConvertible {
         case notAllowed = "not_allowed"
         // What is there to answer it
         case queueFull = "queue_full"
+        case queueDraining = "queue_draining"
         case tooManyRequests = "too_many_requests"
         case tooManyFiles = "too_many_files"
         case diskFull = "disk_full"
@@ -72,7 +74,7 @@ public struct GatewayError: Error, Sendable, Hashable, CustomStringConvertible {
         switch code {
         case .badRequest, .malformedJSON, .invalidName: 400
         case .originRefused, .notAllowed: 403
-        case .notFound, .jobNotFound, .fileNotFound, .uploadNotFound, .unknownQueue, .unknownPipeline: 404
+        case .notFound, .jobNotFound, .fileNotFound, .uploadNotFound, .groupNotFound, .unknownQueue, .unknownPipeline: 404
         case .methodNotAllowed: 405
         case .requestTimeout: 408
         case .conflict, .leaseLost, .tooManyFiles: 409
@@ -87,7 +89,7 @@ public struct GatewayError: Error, Sendable, Hashable, CustomStringConvertible {
         case .queueFull, .tooManyRequests: 429
         case .headersTooLarge: 431
         case .internalError, .cannotListen, .insecureListen, .invalidConfiguration: 500
-        case .unavailable, .redisMisconfigured, .draining: 503
+        case .unavailable, .redisMisconfigured, .draining, .queueDraining: 503
         case .timeout: 504
         case .diskFull: 507
         }

@@ -1,28 +1,58 @@
--- include: event ends
--- Cancels a waiting job at once; asks the worker of a running one.
--- KEYS[1] headway:{p}:job:J
+-- include: event line group ends
+-- Cancels a waiting job at once; asks the worker of a running one. A group hands it on to its children.
+-- KEYS[1] headway:{p}:job:J    KEYS[2] any headway:{wake}:Q (standalone and Sentinel only)
 -- ARGV[1] verb   ARGV[2] who   ARGV[3] why or ''   ARGV[4] grace_ms until reap forces it   ARGV[5] prefix of the workers' hint channels
 -- Returns {'absent'}, {'ended', phase}, {'cancelled'} or {'requested', '1' if this call was the first else '0'}
-local key = KEYS[1]
-local base, job = split_job_key(key)
-local s = read_hash(key)
-if not s.phase then return { 'absent' } end
-if TERMINAL[s.phase] then return { 'ended', s.phase } end
-touch(key)
-local at = now_ms()
-local first = not s.cancel
-if first then
-  s.cancel = '{"by":' .. quoted(ARGV[2]) .. (ARGV[3] ~= '' and ',"reason":' .. quoted(ARGV[3]) or '') .. ',"at":' .. int(at) .. '}'
-  redis.call('HSET', key, 'cancel', s.cancel)
+local base, top = split_job_key(KEYS[1])
+local verb, at = ARGV[1], now_ms()
+local request = '{"by":' .. quoted(ARGV[2]) .. (ARGV[3] ~= '' and ',"reason":' .. quoted(ARGV[3]) or '') .. ',"at":' .. int(at) .. '}'
+
+local function cancel(job)
+  local key = base .. 'job:' .. job
+  local s = read_hash(key)
+  if not s.phase then return { 'absent' } end
+  if TERMINAL[s.phase] then return { 'ended', s.phase } end
+  touch(key)
+  local first = not s.cancel
+  if first then
+    s.cancel = request
+    redis.call('HSET', key, 'cancel', s.cancel)
+  end
+  if s.children then return { 'group', first } end
+  if not s.fence then
+    end_job(key, base, job, verb, s, 'CANCELLED', at, '', 'CANCELLED', '')
+    return { 'cancelled' }
+  end
+  if first then
+    redis.call('ZADD', queue_base(base, s.queue) .. 'deadlines', at + tonumber(ARGV[4]), job)
+    emit(key, base, job, verb, 'progress', s, at, nil)
+  end
+  -- Only a hint: every heartbeat and progress reply carries the flag too.
+  if verb ~= '' and s.queue ~= HELD then redis.call('PUBLISH', ARGV[5] .. s.worker, job) end
+  return { 'requested', first and '1' or '0' }
 end
-if not s.fence then
-  end_job(key, base, job, ARGV[1], s, 'CANCELLED', at, '', 'CANCELLED', '')
+
+local answer = cancel(top)
+if answer[1] ~= 'group' then return answer end
+
+-- Its children first, by number; each tells the group, whose end may come with the last of them.
+local gkey = base .. 'group:' .. top
+local g = read_hash(gkey)
+if answer[2] then emit(KEYS[1], base, top, verb, 'progress', read_hash(KEYS[1]), at, nil) end
+-- No more children will come.
+redis.call('HSET', gkey, 'expected', g.made or '0')
+local found, number = 0, 0
+while found < tonumber(g.made or '0') and number < 4 * tonumber(g.expected) do
+  number = number + 1
+  if cancel(top .. '~' .. int(number))[1] ~= 'absent' then found = found + 1 end
+end
+local s = read_hash(KEYS[1])
+if TERMINAL[s.phase] then return { 'cancelled' } end
+g = read_hash(gkey)
+if tonumber(g.waiting or '0') + tonumber(g.running or '0') == 0 then
+  s.children = children_json(g)
+  redis.call('HSET', KEYS[1], 'children', s.children)
+  end_group(base, verb, top, s, g, at)
   return { 'cancelled' }
 end
-if first then
-  redis.call('ZADD', queue_base(base, s.queue) .. 'deadlines', at + tonumber(ARGV[4]), job)
-  emit(key, base, job, ARGV[1], 'progress', s, at, nil)
-end
--- Only a hint: every heartbeat and progress reply carries the flag too.
-if ARGV[1] ~= '' then redis.call('PUBLISH', ARGV[5] .. s.worker, job) end
-return { 'requested', first and '1' or '0' }
+return { 'requested', answer[2] and '1' or '0' }

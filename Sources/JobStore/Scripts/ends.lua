@@ -1,4 +1,5 @@
--- ends.lua: how a job leaves a worker or the line. Included after event.lua by the scripts that end or requeue jobs.
+-- ends.lua: how a job leaves a worker or the line. Included after event.lua, line.lua and group.lua by the scripts that end or
+-- requeue jobs.
 
 -- Dead letters are kept 7 days and 10 000 per queue, both bounds enforced by reap.
 local DEAD_TTL_MS = 7 * 24 * 3600 * 1000
@@ -18,64 +19,104 @@ local function touch(key)
   redis.call('PEXPIRE', key, KEEP_MS)
 end
 
-local function queue_base(base, queue)
-  return base .. 'queue:' .. queue .. ':'
-end
-
--- Wakes one worker blocked on the queue. `wake` is '' where the list lies in another slot: the client pushes it then.
-local function push_wake(wake, base)
-  if wake == '' then return end
-  local tag = string.match(base, '{([^}]*)}')
-  if not redis.call('LPOS', wake, tag) then redis.call('RPUSH', wake, tag) end
-end
-
-local function forget_places(base, queue, job)
-  local q = queue_base(base, queue)
-  redis.call('ZREM', q .. 'ready', job)
-  redis.call('ZREM', q .. 'delayed', job)
-  redis.call('ZREM', q .. 'leases', job)
+-- Takes a job out of wherever it stands. `s` has at least queue, owner and fence.
+local function forget_places(base, job, s)
+  local q = queue_base(base, s.queue)
   redis.call('ZREM', q .. 'deadlines', job)
+  if s.fence then
+    redis.call('ZREM', q .. 'leases', job)
+  elseif s.queue ~= HELD and redis.call('ZREM', q .. 'ready', job) == 0 and redis.call('ZREM', q .. 'delayed', job) == 0
+    and redis.call('ZREM', q .. 'parked:' .. tenant_of(s.owner), job) == 1 then
+    redis.call('HINCRBY', q .. 'meta', 'parked', -1)
+  end
 end
 
 -- Latches a terminal phase. `s` is the whole hash. extra: ready JSON members. outcome: what a repeated call answers.
 -- stages: JSON object of milliseconds or ''.
-local function end_job(key, base, job, verb, s, phase, at, extra, outcome, stages)
-  forget_places(base, s.queue, job)
-  for _, name in ipairs({ 'percent_per_s', 'eta_ms', 'eta_low_ms', 'eta_high_ms', 'stalled', 'estimating' }) do s[name] = nil end
+local function latch(key, base, job, verb, s, phase, at, extra, outcome, stages)
+  local unset = { 'percent_per_s', 'eta_ms', 'eta_low_ms', 'eta_high_ms', 'stalled', 'estimating', 'fence' }
+  for i = 1, 6 do s[unset[i]] = nil end
   s.phase = phase
+  local set = {}
   if phase == 'COMPLETE' then
     s.percent, s.phase_percent = '100.0', '100.0'
-    if s.stage then s.stage_percent = '100.0' end
+    if s.stage then
+      s.stage_percent = '100.0'
+      set = { 'stage_percent', '100.0' }
+    end
     -- The last report came before the end: a finished job does not stand at step 38 of 40.
     s.step, s.item, s.message = s.steps, s.items, nil
+    unset[8] = 'message'
+    for _, name in ipairs({ 'step', 'item' }) do
+      if s[name] then
+        set[#set + 1], set[#set + 2] = name, s[name]
+      else
+        unset[#unset + 1] = name
+      end
+    end
   end
   local duration = at - tonumber(s.started_at or s.created_at)
   if stages ~= '' then extra = extra .. ',"stages":' .. stages end
   extra = extra .. ',"duration_ms":' .. int(duration)
-  redis.call('HDEL', key, 'percent_per_s', 'eta_ms', 'eta_low_ms', 'eta_high_ms', 'stalled', 'estimating', 'fence')
+  redis.call('HDEL', key, unpack(unset))
   redis.call('HSET', key, 'phase', phase, 'percent', s.percent, 'phase_percent', s.phase_percent, 'finished_at', int(at),
-    'last_fence', s.fence or '', 'last_outcome', outcome)
-  if s.stage_percent then redis.call('HSET', key, 'stage_percent', s.stage_percent) end
-  if phase == 'COMPLETE' then
-    redis.call('HDEL', key, 'message', s.step and '' or 'step', s.item and '' or 'item')
-    if s.step then redis.call('HSET', key, 'step', s.step) end
-    if s.item then redis.call('HSET', key, 'item', s.item) end
-  end
+    'last_fence', s.fence or '', 'last_outcome', outcome, unpack(set))
   local kind = string.lower(phase)
   local seq, body = emit(key, base, job, verb, kind, s, at, extra)
   local ttl = tonumber(s.ttl_ms)
+  local q = queue_base(base, s.queue)
   if phase == 'FAILED' then
     ttl = math.max(ttl, DEAD_TTL_MS)
-    redis.call('ZADD', queue_base(base, s.queue) .. 'dead', at, job)
-    redis.call('PEXPIRE', queue_base(base, s.queue) .. 'dead', DEAD_TTL_MS)
+    redis.call('ZADD', q .. 'dead', at, job)
+    redis.call('PEXPIRE', q .. 'dead', DEAD_TTL_MS)
   end
   redis.call('XADD', base .. 'ended', 'MAXLEN', '~', ENDED_MAX, '*', 'job', job, 'queue', s.queue, 'pipeline', s.pipeline,
     'owner', s.owner, 'phase', phase, 'created_at', s.created_at, 'body', body)
-  redis.call('PEXPIRE', key, ttl)
-  redis.call('PEXPIRE', base .. 'milestones:' .. job, ttl)
-  redis.call('PEXPIRE', base .. 'log:' .. job, ttl)
-  redis.call('PEXPIRE', base .. 'preview:' .. job, ttl)
-  redis.call('HINCRBY', queue_base(base, s.queue) .. 'meta', kind, 1)
+  for _, part in ipairs({ 'job:', 'milestones:', 'log:', 'preview:' }) do redis.call('PEXPIRE', base .. part .. job, ttl) end
+  if s.children then redis.call('PEXPIRE', base .. 'group:' .. job, ttl) end
+  redis.call('HINCRBY', q .. 'meta', kind, 1)
+  return seq
+end
+
+-- Ends a group whose children have all ended.
+local function end_group(base, verb, group, s, g, at)
+  local key = base .. 'job:' .. group
+  local failed, cancelled = tonumber(g.failed or '0'), tonumber(g.cancelled or '0')
+  redis.call('DEL', base .. 'group:' .. group .. ':eta')
+  forget_places(base, group, s)
+  if failed == 0 and cancelled == 0 then return latch(key, base, group, verb, s, 'COMPLETE', at, '', 'COMPLETE', '') end
+  if failed == 0 or s.cancel then return latch(key, base, group, verb, s, 'CANCELLED', at, '', 'CANCELLED', '') end
+  local error = '{"code":"children_failed","message":"' .. int(failed) .. ' of ' .. g.expected .. ' children failed","recoverable":false}'
+  redis.call('HSET', key, 'error', error)
+  latch(key, base, group, verb, s, 'FAILED', at, ',"error":' .. error, 'FAILED', '')
+end
+
+-- A child changed its state: waiting, running, complete, failed, cancelled; nil for a child that is new.
+local function group_changed(base, verb, job, from, to, before, after, at)
+  local group = group_of(job)
+  if not group then return end
+  local key = base .. 'group:' .. group
+  if redis.call('EXISTS', key) == 0 then return end
+  if from then redis.call('HINCRBY', key, from, -1) end
+  redis.call('HINCRBY', key, to, 1)
+  if after ~= before then redis.call('HINCRBY', key, 'tenths', after - before) end
+  if to ~= 'running' then redis.call('ZREM', key .. ':eta', job) end
+  local g = read_hash(key)
+  local s, ended = write_group(base, verb, group, g, at)
+  if s and ended >= tonumber(g.expected) then end_group(base, verb, group, s, g, at) end
+end
+
+-- Ends a job: out of its place, latched, its tenant's next one let in, its group told.
+local function end_job(key, base, job, verb, s, phase, at, extra, outcome, stages)
+  forget_places(base, job, s)
+  local before = tenths_of(s.percent)
+  local seq = latch(key, base, job, verb, s, phase, at, extra, outcome, stages)
+  if s.queue ~= HELD then
+    local tenant = tenant_of(s.owner)
+    count(queue_base(base, s.queue), tenant, s.fence and 0 or -1, s.fence and -1 or 0)
+    if s.fence then free_place(base, s.queue, tenant) end
+  end
+  group_changed(base, verb, job, s.fence and 'running' or 'waiting', string.lower(phase), before, 1000, at)
   return seq
 end
 
@@ -83,16 +124,12 @@ local function waiting_deadline(s, at)
   return math.min(tonumber(s.expires_at), at + AUDIT_WAITING_MS)
 end
 
--- Puts a job back in the line. bump: its next claim is a new attempt (percent starts again).
+-- Puts a running job back in the line. bump: its next claim is a new attempt (percent starts again).
 -- extra: ready JSON members for the event ('' or ',"error":{…}').
-local function requeue(key, base, job, verb, wake, s, at, delay, bump, extra, outcome)
-  local q = queue_base(base, s.queue)
+local function requeue(key, base, job, verb, s, at, delay, bump, extra, outcome)
+  local q, tenant, before = queue_base(base, s.queue), tenant_of(s.owner), tenths_of(s.percent)
   redis.call('ZREM', q .. 'leases', job)
-  if delay > 0 then
-    redis.call('ZADD', q .. 'delayed', at + delay, job)
-  else
-    redis.call('ZADD', q .. 'ready', s.score, job)
-  end
+  count(q, tenant, 1, -1)
   -- A job that has started once is not ended by expires_at: that is a bound on waiting for the first start.
   redis.call('ZADD', q .. 'deadlines', at + AUDIT_WAITING_MS, job)
   redis.call('HDEL', key, 'fence', 'worker', 'write_no', unpack(PROGRESS_FIELDS))
@@ -103,19 +140,29 @@ local function requeue(key, base, job, verb, wake, s, at, delay, bump, extra, ou
     'max_attempts', s.max_attempts, 'last_fence', s.fence or '', 'last_outcome', outcome)
   redis.call('PEXPIRE', key, KEEP_MS)
   emit(key, base, job, verb, 'phase', s, at, extra)
-  push_wake(wake, base)
+  if delay > 0 then
+    redis.call('ZADD', q .. 'delayed', at + delay, job)
+    -- So that an idle worker learns of the due date.
+    push_wake(base, s.queue)
+    free_place(base, s.queue, tenant)
+  else
+    enter(base, s.queue, job, s.score, tenant)
+  end
+  group_changed(base, verb, job, 'running', 'waiting', before, 0, at)
 end
 
 -- The lease of a running job is gone: a cancel that was asked for takes effect, else the next attempt, else FAILED.
 -- Returns 'requeued' or 'ended'.
-local function lose_worker(key, base, job, verb, wake, s, at)
+local function lose_worker(key, base, job, verb, s, at)
   if s.cancel then
     end_job(key, base, job, verb, s, 'CANCELLED', at, '', 'CANCELLED', '')
     return 'ended'
   end
   local error = '{"code":"worker_lost","message":"the worker stopped answering","recoverable":true}'
-  if tonumber(s.attempt) < tonumber(s.max_attempts) then
-    requeue(key, base, job, verb, wake, s, at, 0, true, ',"error":' .. error, 'lost')
+  if s.queue == HELD then
+    error = '{"code":"producer_lost","message":"the producer stopped reporting","recoverable":false}'
+  elseif tonumber(s.attempt) < tonumber(s.max_attempts) then
+    requeue(key, base, job, verb, s, at, 0, true, ',"error":' .. error, 'lost')
     return 'requeued'
   end
   redis.call('HSET', key, 'error', error)
@@ -123,20 +170,8 @@ local function lose_worker(key, base, job, verb, wake, s, at)
   return 'ended'
 end
 
--- Moves delayed jobs that are due into the line, at most 100. Returns how many.
-local function promote_due(base, queue, at)
-  local q = queue_base(base, queue)
-  local due = redis.call('ZRANGEBYSCORE', q .. 'delayed', '-inf', at, 'LIMIT', 0, 100)
-  for _, job in ipairs(due) do
-    redis.call('ZREM', q .. 'delayed', job)
-    local score = redis.call('HGET', base .. 'job:' .. job, 'score')
-    if score then redis.call('ZADD', q .. 'ready', score, job) end
-  end
-  return #due
-end
-
 -- Takes expired leases from their owners, at most 100. Returns requeued, ended.
-local function reclaim_expired(base, queue, verb, wake, at)
+local function reclaim_expired(base, queue, verb, at)
   local q = queue_base(base, queue)
   local requeued, ended = 0, 0
   for _, job in ipairs(redis.call('ZRANGEBYSCORE', q .. 'leases', '-inf', at, 'LIMIT', 0, 100)) do
@@ -144,7 +179,9 @@ local function reclaim_expired(base, queue, verb, wake, at)
     local s = read_hash(key)
     if not s.phase or TERMINAL[s.phase] or not s.fence then
       redis.call('ZREM', q .. 'leases', job)
-    elseif lose_worker(key, base, job, verb, wake, s, at) == 'requeued' then
+      -- Whose it was is not known any more: reap counts the tenants' running jobs anew.
+      redis.call('HSET', q .. 'meta', 'recount', '1')
+    elseif lose_worker(key, base, job, verb, s, at) == 'requeued' then
       requeued = requeued + 1
     else
       ended = ended + 1

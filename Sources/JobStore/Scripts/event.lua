@@ -40,6 +40,9 @@ local function quoted(text)
   return (string.gsub(cjson.encode(text), '\\/', '/'))
 end
 
+-- The queue of jobs that no worker takes: progress-only ones and groups. No submitter can name it: `_` is no queue name.
+local HELD = '_'
+
 -- HGETALL as a table.
 local function read_hash(key)
   local flat, out = redis.call('HGETALL', key), {}
@@ -64,6 +67,10 @@ local function event_json(job, seq, kind, s, at, extra)
   end
   if s.cancel then
     out[n + 1], out[n + 2] = ',"cancel":', s.cancel
+    n = n + 2
+  end
+  if s.children then
+    out[n + 1], out[n + 2] = ',"children":', s.children
     n = n + 2
   end
   if s.traceparent and kind ~= 'progress' then

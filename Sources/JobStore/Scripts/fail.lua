@@ -1,4 +1,4 @@
--- include: event ends
+-- include: event line group ends
 -- A running job failed: the next attempt after a full-jitter back-off, or FAILED.
 -- KEYS[1] headway:{p}:job:J    KEYS[2] headway:{wake}:Q (standalone and Sentinel only)
 -- ARGV[1] verb   ARGV[2] fence   ARGV[3] error JSON object   ARGV[4] '1' = a retry may help
@@ -30,7 +30,7 @@ local attempt = tonumber(s.attempt)
 if ARGV[4] == '1' and attempt < tonumber(s.max_attempts) then
   local bound = math.min(BACKOFF_MS * 2 ^ (attempt - 1), BACKOFF_MAX_MS)
   local delay = math.max(1, math.floor(bound * tonumber(ARGV[5]) / 1000000))
-  requeue(key, base, job, ARGV[1], KEYS[2] or '', s, at, delay, true, ',"error":' .. ARGV[3],
+  requeue(key, base, job, ARGV[1], s, at, delay, true, ',"error":' .. ARGV[3],
     'retry ' .. int(attempt + 1) .. ' ' .. int(delay))
   return { 'retry', int(attempt + 1), int(delay) }
 end

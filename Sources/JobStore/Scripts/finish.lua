@@ -1,6 +1,6 @@
--- include: event ends
+-- include: event line group ends
 -- Ends a running job well, or acknowledges its cancel.
--- KEYS[1] headway:{p}:job:J
+-- KEYS[1] headway:{p}:job:J    KEYS[2] headway:{wake}:Q (standalone and Sentinel only)
 -- ARGV[1] verb   ARGV[2] fence   ARGV[3] COMPLETE or CANCELLED   ARGV[4] result JSON object or ''   ARGV[5] stages JSON object or ''
 -- Returns {'ok'} (also when this fence ended it so before) or {'lost'}
 local key, fence, phase = KEYS[1], ARGV[2], ARGV[3]

@@ -1,4 +1,4 @@
--- include: event ends
+-- include: event line group ends
 -- Extends a lease and the life of the job's keys.
 -- KEYS[1] headway:{p}:job:J    ARGV[1] fence   ARGV[2] lease_ms
 -- Returns {'ok', cancel JSON or ''} or {'lost'}
