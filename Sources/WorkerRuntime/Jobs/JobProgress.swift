@@ -6,7 +6,7 @@ import Synchronization
 /// reporter. Bounded: the newest state, a few phase and stage changes, some log lines, one preview.
 final class JobProgress: Sendable {
     private struct State {
-        var tracker: ProgressTracker<WeightedEstimator>
+        var tracker: ProgressTracker
         /// Phase and stage changes that were not written yet, as they were when they happened.
         var milestones: [ProgressState] = []
         var lines: [LogLine] = []
@@ -70,6 +70,9 @@ final class JobProgress: Sendable {
     // MARK: The reporter's side
 
     func current() -> ProgressState { state.withLock { $0.tracker.state(atMs: nowMs()) } }
+
+    /// `state` was written: from now on watchers draw its speed.
+    func published(_ state: ProgressState) { self.state.withLock { $0.tracker.published(state, atMs: nowMs()) } }
 
     /// The oldest phase or stage change that waits.
     var firstMilestone: ProgressState? { state.withLock { $0.milestones.first } }

@@ -68,6 +68,12 @@ struct WorkerCommand: AsyncParsableCommand {
     @Option(help: "Pipeline of jobs that name one this worker does not know.") var pipeline: String?
     @Option(help: "Name of this worker.") var name: String?
     @Option(help: "Jobs run at the same time.") var concurrency: String?
+    @Option(
+        name: .customLong("prefer"),
+        parsing: .singleValue,
+        help: ArgumentHelp("Labels of this worker, e.g. of models it keeps loaded; may be repeated.", valueName: "a,b")
+    )
+    var labels: [String] = []
     @Option(help: ArgumentHelp("Directory for inputs and outputs of running jobs.", valueName: "dir")) var workDir: String?
     @Option(help: "Progress writes per second and job, at most.") var updateRate: String?
     @Option(help: "On shutdown, time for running jobs to finish, e.g. 30s.") var shutdownGrace: String?
@@ -87,6 +93,7 @@ struct WorkerCommand: AsyncParsableCommand {
             redis.flags + [
                 gateway.flag, .init(Settings.workerQueues, queues), .init(Settings.workerPipeline, pipeline),
                 .init(Settings.workerName, name), .init(Settings.concurrency, concurrency), .init(Settings.workDirectory, workDir),
+                .init(Settings.workerPrefer, labels.flatMap { $0.split(separator: ",").map(String.init) }),
                 .init(Settings.updateRate, updateRate), .init(Settings.workerGrace, shutdownGrace), .init(Settings.pipelines, pipelines),
                 .init(Settings.cancelGrace, cancelGrace), .init(Settings.lease, lease), .init(Settings.heartbeat, heartbeat),
                 .init(Settings.maxRuntime, maxRuntime), .init(Settings.stallKill, stallKill), .init(Settings.jobQuota, jobQuota),

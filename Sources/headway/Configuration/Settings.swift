@@ -1,3 +1,4 @@
+import JobStore
 import Logging
 import Telemetry
 
@@ -144,6 +145,14 @@ enum Settings {
         default: 1,
         in: 1...256,
         help: "Jobs run at the same time."
+    )
+    static let workerPrefer = Setting.texts(
+        "worker.prefer",
+        flag: "--prefer",
+        default: [],
+        allowed: labelRule,
+        help: "Labels of this worker, e.g. of models it keeps loaded: jobs that prefer one of them come first, within bounds.",
+        where: StoreLimits.isLabel
     )
     static let workDirectory = Setting.text(
         "worker.work_dir",
@@ -292,6 +301,26 @@ enum Settings {
         in: 0...9,
         help: "Priority of the new job; higher goes first."
     )
+    static let submitPrefer = Setting.text(
+        "submit.prefer",
+        flag: "--prefer",
+        allowed: labelRule,
+        help: "Label of workers that should run the new job, if one is free soon.",
+        where: StoreLimits.isLabel
+    )
+    static let submitParent = Setting.text(
+        "submit.parent",
+        flag: "--parent",
+        allowed: "the id of a group",
+        help: "Group that the new job is a child of."
+    )
+    static let submitChildren = Setting.integer(
+        "submit.children",
+        flag: "--children",
+        default: nil,
+        in: 1...StoreLimits.children,
+        help: "The new job is a group of so many children and no work of its own."
+    )
     static let submitWatch = Setting.bool("submit.watch", flag: "--watch", help: "Stay and watch the job until it ends.")
     static let submitOutput = Setting.text(
         "submit.output",
@@ -329,12 +358,13 @@ enum Settings {
     static let all: [SettingInfo] = [
         logLevel.info, logFormat.info, pipelines.info, redisURL.info, redisPassword.info, redisPrefix.info, listen.info, gatewayURL.info,
         gatewayData.info, insecure.info, anyQueue.info, gatewayQueues.info, allowedHosts.info, allowedOrigins.info, drain.info,
-        workerQueues.info, workerPipeline.info, workerName.info, concurrency.info, workDirectory.info, updateRate.info,
+        workerQueues.info, workerPipeline.info, workerName.info, concurrency.info, workerPrefer.info, workDirectory.info, updateRate.info,
         workerGrace.info, cancelGrace.info, lease.info, heartbeat.info, maxRuntime.info, stallKill.info, jobQuota.info, readsBars.info,
         usesTerminal.info, workerCommand.info, json.info, lostAfter.info,
         submitQueue.info,
         submitPipeline.info, submitParams.info,
-        submitInputs.info, submitID.info, submitPriority.info, submitWatch.info, submitOutput.info, cancelReason.info,
+        submitInputs.info, submitID.info, submitPriority.info, submitPrefer.info, submitParent.info, submitChildren.info, submitWatch.info,
+        submitOutput.info, cancelReason.info,
         logsLimit.info, devData.info, devNoWorker.info, devRedisServer.info,
     ]
 
@@ -344,6 +374,7 @@ enum Settings {
         "HEADWAY_CONFIG", "HEADWAY_JOB_ID", "HEADWAY_ATTEMPT", "HEADWAY_PROGRESS_FD", "HEADWAY_INPUT_DIR", "HEADWAY_OUTPUT_DIR",
     ]
 
+    private static let labelRule = "a label: 1 to 64 characters of A-Z, a-z, 0-9, ., _ and -"
     private static let queueRule = "a queue name: 1 to 64 characters of a-z, 0-9 and -"
 
     private static func isNameByte(_ byte: UInt8) -> Bool {

@@ -36,6 +36,10 @@ struct WorkerRole: Service {
         configuration.queues = try settings.value(Settings.workerQueues, override: queues)
         configuration.pipeline = try settings.value(Settings.workerPipeline, override: pipeline)
         configuration.concurrency = try settings.value(Settings.concurrency)
+        configuration.labels = try settings.value(Settings.workerPrefer)
+        guard configuration.labels.count <= StoreLimits.labels else {
+            throw .usage("--prefer names \(configuration.labels.count) labels; at most \(StoreLimits.labels)")
+        }
         configuration.gatewayURL = try settings.value(Settings.gatewayURL)
         configuration.workDirectory = try settings.value(Settings.workDirectory, override: workDirectory)
         configuration.updatesPerSecond = try settings.value(Settings.updateRate)
