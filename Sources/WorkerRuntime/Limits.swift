@@ -19,8 +19,8 @@ public enum WorkerLimits {
     /// of output does not slow its generator down.
     public static let patternLinesPerSecond = 2000
     public static let patternLinesBurst = 5000
-    /// The last state of a bar in the log.
-    public static let barLogBytes = 200
+    /// The last state of a bar in the log: 120 columns, most of them glyphs of three bytes.
+    public static let barLogBytes = 400
     /// Nesting of JSON values.
     public static let jsonDepth = 64
     /// Bytes of the last line of stderr kept for the error message.
