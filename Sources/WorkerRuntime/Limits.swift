@@ -32,9 +32,13 @@ public enum WorkerLimits {
     static let drainMs = 2000
     /// After SIGKILL: how long a process may hang in the kernel before it is given up, unreaped.
     static let unkillableMs = 60_000
+    /// Signals that `headway run` passes on to its command; with the next one it is stopped, after its grace by force.
+    static let passedSignals = 3
+    /// How long `headway run` repeats the end of its job.
+    static let producerEndRetry: Duration = .seconds(10)
     /// Size of a generator's terminal: as wide as tqdm is told to draw, and high enough for its twenty nested bars.
-    static let terminalColumns: Int32 = 120
-    static let terminalRows: Int32 = 30
+    static let terminalColumns = 120
+    static let terminalRows = 30
 
     // MARK: A worker
 
