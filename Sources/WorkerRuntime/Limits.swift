@@ -34,6 +34,8 @@ public enum WorkerLimits {
     static let unkillableMs = 60_000
     /// Signals that `headway run` passes on to its command; with the next one it is stopped, after its grace by force.
     static let passedSignals = 3
+    /// How long `headway run` waits for its job before it starts the command without one.
+    static let producerOpenWait: Duration = .seconds(2)
     /// How long `headway run` repeats the end of its job.
     static let producerEndRetry: Duration = .seconds(10)
     /// Size of a generator's terminal: as wide as tqdm is told to draw, and high enough for its twenty nested bars.

@@ -159,10 +159,17 @@ public final class ProducerRun: Sendable {
 
     /// Nil when the store cannot be reached now.
     private func openAtFirst() async throws(StoreError) -> Lease? {
-        do throws(StoreError) {
-            return try await store.openJob(submission)
-        } catch {
-            guard error.code == .unavailable else { throw error }
+        let deadline = ContinuousClock.now + WorkerLimits.producerOpenWait
+        while true {
+            do throws(StoreError) {
+                return try await store.openJob(submission)
+            } catch {
+                guard error.code == .unavailable else { throw error }
+                if ContinuousClock.now < deadline {
+                    try? await Task.sleep(for: .milliseconds(50))
+                    continue
+                }
+            }
             logger.warning("the job cannot be written yet, the command runs", metadata: ["job.id": "\(submission.id)"])
             return nil
         }
@@ -193,7 +200,7 @@ public final class ProducerRun: Sendable {
             policy: policy,
             metrics: metrics,
             environment: configuration.worker,
-            outputDirectory: "/nonexistent",
+            outputDirectory: ".",
             logger: logger
         )
         let reporter = await withTaskGroup(of: Reporter?.self) { group in

@@ -12,7 +12,7 @@ struct Headway: AsyncParsableCommand {
             """,
         version: Version.text,
         subcommands: [
-            DevCommand.self, GatewayCommand.self, WorkerCommand.self, SubmitCommand.self, WatchCommand.self, CancelCommand.self,
+            DevCommand.self, GatewayCommand.self, WorkerCommand.self, RunCommand.self, SubmitCommand.self, WatchCommand.self, CancelCommand.self,
             ShowCommand.self, WhyCommand.self, LogsCommand.self, RetryCommand.self, QueuesCommand.self, WorkersCommand.self,
             HealthCommand.self, BenchCommand.self, ReplayCommand.self, ConfigCommand.self,
         ]
