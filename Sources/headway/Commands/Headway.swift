@@ -14,7 +14,7 @@ struct Headway: AsyncParsableCommand {
         subcommands: [
             DevCommand.self, GatewayCommand.self, WorkerCommand.self, SubmitCommand.self, WatchCommand.self, CancelCommand.self,
             ShowCommand.self, WhyCommand.self, LogsCommand.self, RetryCommand.self, QueuesCommand.self, WorkersCommand.self,
-            HealthCommand.self, ScriptsCommand.self, BenchCommand.self, ConfigCommand.self,
+            HealthCommand.self, ScriptsCommand.self, BenchCommand.self, ReplayCommand.self, ConfigCommand.self,
         ]
     )
 
