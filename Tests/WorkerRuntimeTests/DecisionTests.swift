@@ -21,6 +21,12 @@ import Testing
         #expect(EndAction.decide(.failed(Self.failure), stop: .shutdown, limitMs: 1) == .fail(Self.failure))
         #expect(EndAction.decide(.stopped, stop: .shutdown, limitMs: 1) == .release)
         #expect(EndAction.decide(.stopped, stop: nil, limitMs: 1) == .release)
+        // What never began costs no attempt, but a cancel is a cancel.
+        let unstarted = BackendError.generatorNotFound("x", "it is not in PATH")
+        #expect(EndAction.decide(.failed(unstarted), stop: nil, limitMs: 1) == .release)
+        #expect(EndAction.decide(.failed(unstarted), stop: .shutdown, limitMs: 1) == .release)
+        #expect(EndAction.decide(.failed(unstarted), stop: .cancelled, limitMs: 1) == .acknowledgeCancel)
+        #expect(EndAction.decide(.failed(.system("no thread", errno: 11)), stop: nil, limitMs: 1) == .release)
         guard case .fail(let error) = EndAction.decide(.stopped, stop: .timeout, limitMs: 50) else {
             Issue.record("a job over its time does not fail")
             return
@@ -55,21 +61,6 @@ import Testing
             backoff.reset()
             #expect(backoff.next(random: 0.999) <= .milliseconds(101))
         }
-    }
-
-    @Test func aCrashLoopIsSlowedDownAndForgiven() {
-        var loop = CrashLoopGuard()
-        #expect((0..<2).allSatisfy { _ in loop.note(failedAfterMs: 10, random: 0.5) == .zero })
-        var last = Duration.zero
-        for _ in 0..<30 {
-            let delay = loop.note(failedAfterMs: 10, random: 0.5)
-            #expect(delay >= last && delay <= .seconds(30))
-            last = delay
-        }
-        #expect(last > .seconds(15))
-        #expect(loop.note(failedAfterMs: nil, random: 0.5) == .zero)
-        #expect(loop.note(failedAfterMs: 10, random: 0.5) == .zero)
-        #expect((0..<50).allSatisfy { _ in loop.note(failedAfterMs: 60_000, random: 0.5) == .zero })
     }
 
     @Test func inputsAreReadAndChecked() throws {

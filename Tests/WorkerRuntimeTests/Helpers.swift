@@ -29,10 +29,12 @@ func runScript(
     by program: [String] = ["sh", "-c"],
     grace: Duration = .seconds(5),
     params: String = "{}",
+    adding variables: [String: String] = [:],
     log: EventLog = EventLog()
 ) async throws -> BackendResult {
-    try await withTemporaryDirectory { path in
-        try await SubprocessBackend(command: program + [script], grace: grace)
+    let environment = SubprocessBackend.processEnvironment().merging(variables) { _, added in added }
+    return try await withTemporaryDirectory { path in
+        try await SubprocessBackend(command: program + [script], grace: grace, environment: environment)
             .run(
                 job: BackendJob(
                     id: JobID("job-1")!,
@@ -55,6 +57,13 @@ func failure(of script: String, by program: [String] = ["sh", "-c"], log: EventL
     } catch let error as BackendError {
         return error
     }
+}
+
+/// Makes an empty file.
+func touch(_ path: String) throws {
+    let number = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0o644)
+    guard number >= 0 else { throw TestSupportError(.system, "\(path): errno \(errno)") }
+    close(number)
 }
 
 func openDescriptors() -> Int {

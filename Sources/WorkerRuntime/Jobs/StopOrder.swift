@@ -75,7 +75,7 @@ enum EndAction: Hashable {
         case (_, .cancelled): .acknowledgeCancel
         case (_, .timeout):
             .fail(BackendError(code: "timeout", message: "ran longer than the \(limitMs) ms it may", isRecoverable: true))
-        case (.failed(let error), _): .fail(error)
+        case (.failed(let error), _): error.didNotStart ? .release : .fail(error)
         case (.stopped, _): .release
         }
     }

@@ -67,6 +67,11 @@ struct WorkerCommand: AsyncParsableCommand {
     var queues: [String] = []
     @Option(help: "Pipeline of jobs that name one this worker does not know.") var pipeline: String?
     @Option(help: "Name of this worker.") var name: String?
+    @Option(
+        parsing: .singleValue,
+        help: ArgumentHelp("What it has at hand: jobs that prefer this come to it first; may be repeated.", valueName: "label")
+    )
+    var prefer: [String] = []
     @Option(help: "Jobs run at the same time.") var concurrency: String?
     @Option(help: ArgumentHelp("Directory for inputs and outputs of running jobs.", valueName: "dir")) var workDir: String?
     @Option(help: "Progress writes per second and job, at most.") var updateRate: String?
@@ -82,7 +87,8 @@ struct WorkerCommand: AsyncParsableCommand {
         let settings = try common.reader(
             redis.flags + [
                 gateway.flag, .init(Settings.workerQueues, queues), .init(Settings.workerPipeline, pipeline),
-                .init(Settings.workerName, name), .init(Settings.concurrency, concurrency), .init(Settings.workDirectory, workDir),
+                .init(Settings.workerName, name), .init(Settings.workerLabels, prefer), .init(Settings.concurrency, concurrency),
+                .init(Settings.workDirectory, workDir),
                 .init(Settings.updateRate, updateRate), .init(Settings.workerGrace, shutdownGrace), .init(Settings.pipelines, pipelines),
                 .init(Settings.cancelGrace, cancelGrace), .init(Settings.lease, lease), .init(Settings.heartbeat, heartbeat),
                 .init(Settings.maxRuntime, maxRuntime), .init(Settings.workerCommand, command),

@@ -1,3 +1,4 @@
+import JobStore
 import Logging
 import Telemetry
 
@@ -138,6 +139,14 @@ enum Settings {
         help: "Name of this worker; host name and process id when not set.",
         where: { (1...64).contains($0.utf8.count) && $0.utf8.allSatisfy { isNameByte($0) || $0 == 46 || (65...90).contains($0) } }
     )
+    static let workerLabels = Setting.texts(
+        "worker.prefer",
+        flag: "--prefer",
+        default: [],
+        allowed: "a label: 1 to 64 characters of A-Z, a-z, 0-9, ., _ and -",
+        help: "What this worker has at hand, e.g. a loaded model: jobs that prefer it come here first. At most 8.",
+        where: StoreLimits.isLabel
+    )
     static let concurrency = Setting.integer(
         "worker.concurrency",
         flag: "--concurrency",
@@ -274,6 +283,13 @@ enum Settings {
         allowed: "text",
         help: "Why; shown to everyone who watches."
     )
+    static let drainWorkers = Setting.texts(
+        "workers.drain",
+        flag: "--drain",
+        default: [],
+        allowed: "the name of a worker",
+        help: "Workers that are to finish their jobs, take no more and end."
+    )
     static let logsLimit = Setting.integer("logs.limit", flag: "--limit", default: 200, in: 1...10_000, help: "Newest lines to print.")
 
     // MARK: Dev
@@ -298,12 +314,12 @@ enum Settings {
     static let all: [SettingInfo] = [
         logLevel.info, logFormat.info, pipelines.info, redisURL.info, redisPassword.info, redisPrefix.info, listen.info, gatewayURL.info,
         gatewayData.info, insecure.info, anyQueue.info, gatewayQueues.info, allowedHosts.info, allowedOrigins.info, drain.info,
-        workerQueues.info, workerPipeline.info, workerName.info, concurrency.info, workDirectory.info, updateRate.info,
+        workerQueues.info, workerPipeline.info, workerName.info, workerLabels.info, concurrency.info, workDirectory.info, updateRate.info,
         workerGrace.info, cancelGrace.info, lease.info, heartbeat.info, maxRuntime.info, workerCommand.info, json.info, lostAfter.info,
         submitQueue.info,
         submitPipeline.info, submitParams.info,
         submitInputs.info, submitID.info, submitPriority.info, submitWatch.info, submitOutput.info, cancelReason.info,
-        logsLimit.info, devData.info, devNoWorker.info, devRedisServer.info,
+        drainWorkers.info, logsLimit.info, devData.info, devNoWorker.info, devRedisServer.info,
     ]
 
     /// Names under our prefix that are no settings: a worker gives them to its jobs' commands, and `HEADWAY_CONFIG` names
