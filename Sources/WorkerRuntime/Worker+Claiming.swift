@@ -99,7 +99,10 @@ extension Worker {
         for queue in configuration.queues {
             switch await claim(queue) {
             case .job(let claim)?: return claim
-            case .empty(let due)?: plan.note(queue, dueMs: due)
+            case .empty(let due)?:
+                plan.note(queue, dueMs: due)
+                let nowMs = environment.nowMs()
+                state.withLock { $0.reaps.note(queue, dueAtMs: due.map { nowMs + $0 }) }
             case .paused?: plan.notePaused(queue)
             case nil: return nil
             }
@@ -165,13 +168,14 @@ extension Worker {
     private func makeRun(_ claim: Claim, directory: String, files: GatewayFiles?) -> JobRun {
         let stop = StopOrder()
         let heartbeat = Doorbell()
-        let (number, isDraining) = state.withLock { state in
+        let (number, isDraining, isFull) = state.withLock { state in
             state.running[claim.lease.fence] = Running(job: claim.lease.job, stop: stop, heartbeat: heartbeat)
             state.claims += 1
-            return (state.claims, state.stage >= .draining)
+            return (state.claims, state.stage >= .draining, state.running.count >= configuration.concurrency)
         }
         metrics.running.add(1)
         recordBell.ring()
+        if isFull { busyBell.ring() }
         // Claimed in the moment of the drain: straight back.
         if isDraining { stop.give(.shutdown) }
         let pipeline = pipelines[claim.pipeline] ?? pipelines[configuration.pipeline] ?? Pipeline(name: claim.pipeline, stages: [])

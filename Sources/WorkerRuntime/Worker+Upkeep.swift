@@ -111,11 +111,15 @@ extension Worker {
 
     /// Any live process does this; a worker is one.
     func keepReaping() async {
-        var schedule = ReapSchedule(queues: configuration.queues, nowMs: environment.nowMs(), random: environment.random)
         while !Task.isCancelled {
-            try? await Task.sleep(for: schedule.wait(nowMs: environment.nowMs()))
-            let isBusy = state.withLock { $0.running.count } >= configuration.concurrency
-            for queue in schedule.due(nowMs: environment.nowMs(), isBusy: isBusy) where !Task.isCancelled { await reap(queue) }
+            let nowMs = environment.nowMs()
+            let (due, pause) = state.withLock { state in
+                let isBusy = state.running.count >= configuration.concurrency
+                let due = state.reaps.due(nowMs: nowMs, isBusy: isBusy)
+                return (due, state.reaps.wait(nowMs: nowMs, isBusy: isBusy))
+            }
+            for queue in due where !Task.isCancelled { await reap(queue) }
+            if due.isEmpty { await busyBell.wait(atMost: pause) }
         }
     }
 

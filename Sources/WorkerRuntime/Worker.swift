@@ -32,6 +32,7 @@ public final class Worker: Service {
         var finished = 0
         var failed = 0
         var crashLoop = CrashLoopGuard()
+        var reaps: ReapSchedule
         var gpus: [WorkerRecord.GPU] = []
         var isLookingAtGPUs = false
     }
@@ -52,7 +53,7 @@ public final class Worker: Service {
     let logger: Logger
     /// Names this start of the worker in its record.
     let instance: String
-    let state = Mutex(State())
+    let state: Mutex<State>
     /// Rung when a slot became free or the worker drains.
     let slotBell = Doorbell()
     /// Rung when the worker drains, for whoever waits for something else: the claim loop, and the end of the grace.
@@ -60,6 +61,8 @@ public final class Worker: Service {
     private let stopBell = Doorbell()
     /// Rung when the record should be written anew.
     let recordBell = Doorbell()
+    /// Rung when the last free slot was taken: from now on nobody claims.
+    let busyBell = Doorbell()
 
     /// - Parameters:
     ///   - pipelines: those whose stages are known; others are followed by the configured one.
@@ -104,7 +107,11 @@ public final class Worker: Service {
         self.metrics = WorkerMetrics(registry)
         self.group = group
         self.logger = logger
-        instance = configuration.environment.makeNonce()
+        let environment = configuration.environment
+        instance = environment.makeNonce()
+        state = Mutex(
+            State(reaps: ReapSchedule(queues: configuration.queues, nowMs: environment.nowMs(), random: environment.random))
+        )
     }
 
     var environment: WorkerEnvironment { configuration.environment }

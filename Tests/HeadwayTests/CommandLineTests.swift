@@ -5,7 +5,7 @@ import Testing
 @testable import headway
 
 /// The program as a process: exit codes, and one line on stderr that names what to change.
-@Suite(.timeLimit(.minutes(1))) struct CommandLineTests {
+@Suite(.timeLimit(.minutes(5))) struct CommandLineTests {
     private struct Outcome {
         let exit: TestSupport.ChildProcess.Exit
         let output: String
@@ -51,6 +51,8 @@ import Testing
         (["submit"], "headway: --queue (or HEADWAY_SUBMIT_QUEUE"),
         (["submit", "--queue", "q", "--params", "[1]"], "headway: --params: not a JSON object"),
         (["submit", "--queue", "q", "--output", "x"], "headway: --output needs --watch"),
+        (["retry", "J", "--params", "[1]"], "headway: --params: not a JSON object"),
+        (["why"], "headway: Missing expected argument"),
     ])
     func mistakesEndWithTwoAndOneLine(_ arguments: [String], _ expected: String) async throws {
         let outcome = try await run(arguments)
@@ -67,7 +69,10 @@ import Testing
 
     @Test func whatIsNotThereIsALostLink() async throws {
         let nowhere = "http://127.0.0.1:1"
-        for arguments in [["show", "J"], ["cancel", "J"], ["submit", "--queue", "q"], ["watch", "J", "--lost-after", "1s"], ["health"]] {
+        for arguments in [
+            ["show", "J"], ["why", "J"], ["retry", "J"], ["cancel", "J"], ["submit", "--queue", "q"], ["watch", "J", "--lost-after", "1s"],
+            ["health"],
+        ] {
             let outcome = try await run(arguments + ["--gateway", nowhere])
             #expect(outcome.exit == .status(5), "\(arguments): \(outcome.errors)")
         }

@@ -176,20 +176,6 @@ import Testing
         }
     }
 
-    @Test func whoTakesAJobPassesOnWhatItKnewOfDelayedOnes() async throws {
-        try await StoreFixture.with { fixture in
-            _ = try await fixture.submit("later") { $0.delayMs = 600_000 }
-            // The token that the delayed submit pushed is taken by a worker that learns the date…
-            try await fixture.store.waitForWork(queues: ["gpu"], atMost: .seconds(20))
-            #expect(try await due(fixture) != nil)
-            _ = try await fixture.submit("now")
-            try await fixture.store.waitForWork(queues: ["gpu"], atMost: .seconds(20))
-            // …and who is busy from now on hands it to the next.
-            _ = try await fixture.claim()
-            #expect(try await fixture.redis.send(["LLEN", .string(fixture.store.keys.wake("gpu"))]).int == 1)
-        }
-    }
-
     @Test func aResumedQueueWakesAWorkerForItsDelayedJobsToo() async throws {
         try await StoreFixture.with { fixture in
             try await fixture.store.configure(queue: "gpu", [.paused(true)])

@@ -3,7 +3,7 @@ import TestSupport
 import Testing
 
 /// Thousands of seeded sequences, most of them nonsense: the invariants of the tracker hold for all.
-@Suite(.timeLimit(.minutes(2))) struct ProgressTrackerFuzzTests {
+@Suite(.timeLimit(.minutes(5))) struct ProgressTrackerFuzzTests {
     private static let names = [
         "image_loading", "image_preprocessing", "shape_generation", "texture_synthesis", "mesh_export", "sample", "upscale", "save", "",
         "x",
@@ -73,6 +73,7 @@ import Testing
                 if random.chance(70) {
                     let state = tracker.state(atMs: now)
                     Self.check(state, after: last, seed: seed)
+                    if random.chance(80) { tracker.published(state, atMs: now) }
                     last = state
                 }
             }

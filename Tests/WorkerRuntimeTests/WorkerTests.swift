@@ -6,7 +6,7 @@ import Testing
 @testable import WorkerRuntime
 
 /// A worker with a real Redis and real processes.
-@Suite(.timeLimit(.minutes(3))) struct WorkerTests {
+@Suite(.timeLimit(.minutes(5))) struct WorkerTests {
     private static let fiveFastStages = """
         for s in image_loading shape_generation mesh_export; do echo "{\\"stage\\":\\"$s\\"}" >&3; done
         echo some output; echo hello > "$HEADWAY_OUTPUT_DIR/model.txt"
@@ -94,7 +94,7 @@ import Testing
             let start = ContinuousClock.now
             _ = try await fixture.store.cancel(job, by: "me", reason: nil)
             #expect(try await fixture.end(of: job).phase == .cancelled)
-            #expect(ContinuousClock.now - start < .seconds(5))
+            #expect(ContinuousClock.now - start < .seconds(25))
         }
     }
 
@@ -277,7 +277,7 @@ import Testing
             let start = ContinuousClock.now
             fixture.worker.drain()
             try await eventually("the record is gone") { try await fixture.store.workers().isEmpty }
-            #expect(ContinuousClock.now - start < .seconds(3))
+            #expect(ContinuousClock.now - start < .seconds(25))
         }
     }
 }

@@ -151,8 +151,8 @@ if not set[2] or redis.call('ZCARD', q .. 'leases') < tonumber(set[2]) then
     if not is_kept_for_another(s) then
       put_back()
       take(job, s, score)
-      -- Also for a job that is kept or delayed: who alone may have known when its time comes is busy from now on.
-      if redis.call('ZCARD', q .. 'ready') > 0 or redis.call('ZCARD', q .. 'delayed') > 0 then push_wake(base, queue) end
+      -- Also for a job that is kept: who alone may have known when its time comes is busy from now on.
+      if redis.call('ZCARD', q .. 'ready') > 0 then push_wake(base, queue) end
       return answer(job, s)
     end
     local left = PREFER_MS - (at - tonumber(s.updated_at))

@@ -1,3 +1,4 @@
+import Glibc
 import JobStore
 public import ProgressCore
 
@@ -24,6 +25,8 @@ public struct BackendJob: Sendable, Hashable {
     public let id: JobID
     public let attempt: Int
     public let pipeline: String
+    /// What the worker knows of that pipeline: its stages, and how output is read.
+    public let definition: Pipeline
     /// The submitter's parameters, a JSON object.
     public let paramsJSON: String
     /// Absolute paths of directories of this job alone: what it may read, and where its results go.
@@ -36,6 +39,7 @@ public struct BackendJob: Sendable, Hashable {
         id: JobID,
         attempt: Int,
         pipeline: String,
+        definition: Pipeline? = nil,
         paramsJSON: String,
         inputDirectory: String,
         outputDirectory: String,
@@ -44,6 +48,7 @@ public struct BackendJob: Sendable, Hashable {
         self.id = id
         self.attempt = attempt
         self.pipeline = pipeline
+        self.definition = definition ?? Pipeline(name: pipeline, stages: [])
         self.paramsJSON = paramsJSON
         self.inputDirectory = inputDirectory
         self.outputDirectory = outputDirectory
@@ -135,7 +140,8 @@ extension BackendError {
     }
 
     static func system(_ what: String, errno number: Int32) -> BackendError {
-        BackendError(code: "worker_resources", message: "\(what): \(describe(errno: number))", isRecoverable: true).beforeStart
+        if number == ENOSPC || number == EDQUOT { return diskFull(what).beforeStart }
+        return BackendError(code: "worker_resources", message: "\(what): \(describe(errno: number))", isRecoverable: true).beforeStart
     }
 
     private var beforeStart: BackendError {

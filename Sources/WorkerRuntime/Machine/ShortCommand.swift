@@ -1,4 +1,3 @@
-import CProcess
 import Glibc
 import JobStore
 
@@ -45,18 +44,29 @@ enum ShortCommand {
         return result == pid ? status : -1
     }
 
+    /// Starts the program as the leader of a process group of its own, with our signal settings undone.
     private static func spawn(_ command: [String], _ environment: [String], _ output: Descriptor) -> pid_t? {
         let null = open("/dev/null", O_RDWR | O_CLOEXEC)
         guard null >= 0 else { return nil }
         defer { close(null) }
-        // Above the numbers that the child's descriptors get.
-        let input = Descriptor(fcntl(null, F_DUPFD_CLOEXEC, 16))
-        guard input.isOpen else { return nil }
+        var actions = posix_spawn_file_actions_t()
+        var attributes = posix_spawnattr_t()
+        guard posix_spawn_file_actions_init(&actions) == 0 else { return nil }
+        defer { posix_spawn_file_actions_destroy(&actions) }
+        guard posix_spawnattr_init(&attributes) == 0 else { return nil }
+        defer { posix_spawnattr_destroy(&attributes) }
+        for (own, number) in [(null, 0), (output.number, 1), (null, 2)] as [(Int32, Int32)] {
+            guard posix_spawn_file_actions_adddup2(&actions, own, number) == 0 else { return nil }
+        }
+        var (all, none) = (sigset_t(), sigset_t())
+        sigfillset(&all)
+        sigemptyset(&none)
+        posix_spawnattr_setsigdefault(&attributes, &all)
+        posix_spawnattr_setsigmask(&attributes, &none)
+        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK))
         var pid: pid_t = 0
         let error = withCStrings(command) { argv in
-            withCStrings(environment) { envp in
-                headway_spawn(&pid, command[0], argv, envp, [input.number, output.number, input.number], 3)
-            }
+            withCStrings(environment) { envp in posix_spawn(&pid, command[0], &actions, &attributes, argv, envp) }
         }
         return error == 0 ? pid : nil
     }

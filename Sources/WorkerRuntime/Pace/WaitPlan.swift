@@ -42,6 +42,8 @@ struct ReapSchedule {
     private var nextRoundMs: Int
     private var nextTurnMs: Int
     private var turn = 0
+    /// By queue: when the next thing happens there, as `claim` said last.
+    private var dues: [String: Int] = [:]
 
     /// - Parameter queues: those the worker serves.
     init(queues: [String], nowMs: Int, random: @escaping @Sendable () -> Double) {
@@ -53,10 +55,18 @@ struct ReapSchedule {
         nextTurnMs += delay(WorkerLimits.idleReapInterval)
     }
 
-    /// The queues to look after now. A worker whose slots are all taken claims nothing, so it looks after all of its queues; one
-    /// that claims does so with every claim, and then one queue after another is enough, the one of groups and producers too.
+    /// Notes what `claim` said of an empty queue: a worker that then takes a job of another queue may be the only one who knows.
+    mutating func note(_ queue: String, dueAtMs: Int?) { dues[queue] = dueAtMs }
+
+    /// The queues to look after now. A worker whose slots are all taken claims nothing, so it looks after all of its queues, and
+    /// after one in which something is due; one that claims does so with every claim, and then one queue after another is enough,
+    /// the one of groups and producers too.
     mutating func due(nowMs: Int, isBusy: Bool) -> [String] {
         var due: [String] = []
+        if isBusy {
+            due = queues.filter { dues[$0].map { $0 <= nowMs } ?? false }
+            for queue in due { dues[queue] = nil }
+        }
         if nowMs >= nextRoundMs {
             nextRoundMs = nowMs + delay(WorkerLimits.busyReapInterval)
             if isBusy { due = queues }
@@ -71,7 +81,11 @@ struct ReapSchedule {
         return due
     }
 
-    func wait(nowMs: Int) -> Duration { .milliseconds(max(1, min(nextRoundMs, nextTurnMs) - nowMs)) }
+    func wait(nowMs: Int, isBusy: Bool) -> Duration {
+        var next = min(nextRoundMs, nextTurnMs)
+        if isBusy, let due = dues.values.min() { next = min(next, due) }
+        return .milliseconds(max(1, next - nowMs))
+    }
 
     /// A tenth more or less, so that workers that started together do not stay together.
     private func delay(_ time: Duration) -> Int { Int(Double(time.wholeMilliseconds) * (0.9 + 0.2 * random())) }

@@ -14,6 +14,8 @@ struct WorkerRole: Service {
     var configuration: WorkerConfiguration
     let command: [String]
     let cancelGrace: Duration
+    let readsBars: Bool
+    let usesTerminal: Bool
     let pipelines: [Pipeline]
     let context: RoleContext
     /// The process's store, with this worker's lease.
@@ -35,14 +37,21 @@ struct WorkerRole: Service {
         configuration.queues = try settings.value(Settings.workerQueues, override: queues)
         configuration.pipeline = try settings.value(Settings.workerPipeline, override: pipeline)
         configuration.concurrency = try settings.value(Settings.concurrency)
+        configuration.labels = try settings.value(Settings.workerPrefer)
+        guard configuration.labels.count <= StoreLimits.labels else {
+            throw .usage("--prefer names \(configuration.labels.count) labels; at most \(StoreLimits.labels)")
+        }
         configuration.gatewayURL = try settings.value(Settings.gatewayURL)
         configuration.workDirectory = try settings.value(Settings.workDirectory, override: workDirectory)
         configuration.updatesPerSecond = try settings.value(Settings.updateRate)
         configuration.shutdownGrace = try settings.value(Settings.workerGrace)
         configuration.maxRuntime = try settings.value(Settings.maxRuntime)
+        configuration.stallKill = try settings.optional(Settings.stallKill)
+        configuration.jobQuotaBytes = try settings.optional(Settings.jobQuota)
         configuration.version = Version.text
-        configuration.labels = try settings.value(Settings.workerLabels)
         cancelGrace = try settings.value(Settings.cancelGrace)
+        readsBars = try settings.value(Settings.readsBars)
+        usesTerminal = try settings.value(Settings.usesTerminal)
         guard pipelines.contains(where: { $0.name == configuration.pipeline }) else {
             let known = pipelines.map(\.name).joined(separator: ", ")
             throw .usage("--pipeline \(configuration.pipeline) is not known; known are \(known) (--pipelines FILE adds more)")
@@ -82,7 +91,7 @@ struct WorkerRole: Service {
             store: store,
             redis: context.redis,
             pipelines: pipelines,
-            backend: SubprocessBackend(command: command, grace: cancelGrace),
+            backend: SubprocessBackend(command: command, grace: cancelGrace, readsBars: readsBars, usesTerminal: usesTerminal),
             registry: context.registry,
             group: MultiThreadedEventLoopGroup.singleton,
             logger: context.logger

@@ -102,7 +102,7 @@ import Testing
             var idle: [String: Int] = [:]
             var now = 0
             while now < 3_600_000 {
-                now += schedule.wait(nowMs: now).wholeMilliseconds
+                now += schedule.wait(nowMs: now, isBusy: false).wholeMilliseconds
                 for queue in schedule.due(nowMs: now, isBusy: false) { idle[queue, default: 0] += 1 }
             }
             // One a minute, however many there are, and none left out; the queue of groups and producers among them.
@@ -112,7 +112,7 @@ import Testing
             var busy: [String: Int] = [:]
             let end = now + 600_000
             while now < end {
-                now += schedule.wait(nowMs: now).wholeMilliseconds
+                now += schedule.wait(nowMs: now, isBusy: true).wholeMilliseconds
                 for queue in schedule.due(nowMs: now, isBusy: true) { busy[queue, default: 0] += 1 }
             }
             for queue in queues { #expect((busy[queue] ?? 0) >= 50) }
@@ -124,6 +124,22 @@ import Testing
         // Frozen for a day: one round, not thousands to make up for.
         #expect(!schedule.due(nowMs: 86_400_000, isBusy: true).isEmpty)
         #expect(schedule.due(nowMs: 86_400_001, isBusy: true).isEmpty)
+    }
+
+    /// It heard of something due in one queue and then took a job of another: nobody else may know.
+    @Test func aWorkerThatBecameBusyLooksAgainWhenItsTimeComes() {
+        var schedule = ReapSchedule(queues: ["gpu", "other"], nowMs: 0) { 0.5 }
+        schedule.note("gpu", dueAtMs: 3000)
+        schedule.note("other", dueAtMs: nil)
+        #expect(schedule.wait(nowMs: 0, isBusy: true) == .milliseconds(3000))
+        #expect(schedule.wait(nowMs: 0, isBusy: false) == .seconds(10))
+        #expect(schedule.due(nowMs: 2999, isBusy: true).isEmpty)
+        #expect(schedule.due(nowMs: 3000, isBusy: false).isEmpty)
+        #expect(schedule.due(nowMs: 3001, isBusy: true) == ["gpu"])
+        #expect(schedule.due(nowMs: 3002, isBusy: true).isEmpty)
+        schedule.note("gpu", dueAtMs: 5000)
+        schedule.note("gpu", dueAtMs: nil)
+        #expect(schedule.due(nowMs: 6000, isBusy: true).isEmpty)
     }
 
     // MARK: Crash loops
