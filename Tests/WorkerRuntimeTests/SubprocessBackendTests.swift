@@ -236,7 +236,7 @@ import Testing
             try await group.waitForAll()
         }
         _ = try await failure(of: "x", by: ["no-such-generator"])
-        #expect(openDescriptors() <= before)
-        #expect(zombies() == 0)
+        // Other tests of this process have descriptors and children too, for a moment.
+        try await eventually(within: .seconds(60), "nothing is left") { openDescriptors() <= before && zombies() == 0 }
     }
 }

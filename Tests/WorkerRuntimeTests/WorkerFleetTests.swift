@@ -1,5 +1,7 @@
 import JobStore
 import ProgressCore
+import Synchronization
+import Telemetry
 import TestSupport
 import Testing
 
@@ -143,7 +145,7 @@ import Testing
             // While the command is missing nothing is claimed at all.
             let claims = member.store.calls("claim").count
             try await eventually(within: .seconds(30), "a few looks at the command") {
-                member.metrics.exposition().contains("headway_worker_slowed 1") && member.worker.state.withLock { $0.crashLoop.pause }?.isForStart == true
+                member.metrics.exposition().contains("\nheadway_worker_slowed 1\n") && member.worker.state.withLock { $0.crashLoop.pause }?.isForStart == true
             }
             #expect(member.store.calls("claim").count <= claims + 1)
             #expect(try await fleet.snapshot(job).phase == .queued)
@@ -152,7 +154,7 @@ import Testing
             #expect(end.phase == .complete)
             #expect(end.fields["error"] == nil)
             try await fleet.record("w1", "it is well again") { $0.slowedReason == nil && $0.failed == 0 }
-            #expect(member.metrics.exposition().contains("headway_worker_slowed 0"))
+            #expect(member.metrics.exposition().contains("\nheadway_worker_slowed 0\n"))
         }
     }
 
@@ -176,7 +178,7 @@ import Testing
             let member = fleet.start("w1", script: "[ -e \"$HEADWAY_OUTPUT_DIR/../../../go\" ]")
             for index in 0..<4 { _ = try await fleet.submit("f\(index)") { $0.maxAttempts = 1 } }
             try await fleet.record("w1", "the reason") { $0.slowedReason?.contains("failed at once") == true }
-            #expect(member.metrics.exposition().contains("headway_worker_slowdowns_total"))
+            #expect(!member.metrics.exposition().contains("\nheadway_worker_slowdowns_total 0\n"))
             try go(fleet)
             #expect(try await fleet.end(of: fleet.submit("good")).phase == .complete)
             try await fleet.record("w1", "it is well again") { $0.slowedReason == nil && $0.finished >= 1 }
@@ -192,7 +194,7 @@ import Testing
                 #expect(try await fleet.end(of: job).fields["error"]?.contains("bad_image") == true)
             }
             #expect(member.worker.state.withLock { $0.crashLoop.pause } == nil)
-            #expect(!member.metrics.exposition().contains("headway_worker_slowed 1"))
+            #expect(!member.metrics.exposition().contains("\nheadway_worker_slowed 1\n"))
         }
     }
 
