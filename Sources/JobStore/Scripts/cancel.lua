@@ -42,7 +42,7 @@ if answer[2] then emit(KEYS[1], base, top, verb, 'progress', read_hash(KEYS[1]),
 -- No more children will come.
 redis.call('HSET', gkey, 'expected', g.made or '0')
 local found, number = 0, 0
-while found < tonumber(g.made or '0') and number < 4 * tonumber(g.expected) do
+while found < tonumber(g.made or '0') and number < highest_child(g) do
   number = number + 1
   if cancel(top .. '~' .. int(number))[1] ~= 'absent' then found = found + 1 end
 end

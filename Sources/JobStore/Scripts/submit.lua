@@ -43,6 +43,8 @@ if group then
   if redis.call('EXISTS', key) == 0 then
     if TERMINAL[parent[2]] or parent[3] then return { 'group_ended' } end
     if tonumber(g.made or '0') >= tonumber(g.expected) then return { 'group_full', g.expected } end
+    local most = CHILD_NUMBERS * tonumber(g.expected)
+    if child_number(job) > most then return refuse('id: the children of this group have numbers up to ' .. int(most)) end
   end
 end
 
@@ -113,6 +115,7 @@ if expected then
   redis.call('HSET', base .. 'group:' .. job, 'expected', expected)
   redis.call('PEXPIRE', base .. 'group:' .. job, KEEP_MS)
 elseif g then
+  redis.call('HSET', base .. 'group:' .. group, 'highest', int(math.max(tonumber(g.highest or '0'), child_number(job))))
   redis.call('HINCRBY', base .. 'group:' .. group, 'made', 1)
   redis.call('HINCRBY', base .. 'group:' .. group, 'waiting', 1)
   g = read_hash(base .. 'group:' .. group)
