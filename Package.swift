@@ -79,7 +79,7 @@ let package = Package(
         .executableTarget(
             name: "headway",
             dependencies: [
-                "ProgressCore", "RedisLink", "JobStore", "Telemetry", "WebSocketWire", "WorkerRuntime", "Gateway",
+                "ProgressCore", "RedisLink", "JobStore", "Telemetry", "WebSocketWire", "WorkerRuntime", "Gateway", "CHiredis",
                 nio("NIOCore"), nio("NIOPosix"), nio("NIOHTTP1"), logging, lifecycle, "Yams",
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),

@@ -21,4 +21,21 @@ public enum ProgressLimits {
     public static let milestonesPerSecond = 16
     /// Highest configurable update rate.
     public static let reportsPerSecond = 100.0
+
+    /// Ticks of one stage that are kept for a trace.
+    public static let traceTicks = 64
+
+    // MARK: Learned statistics
+
+    /// Fields of one pipeline's statistics: about 150 bytes each, all of them read at a job's start.
+    public static let statisticsFields = 1024
+    /// Name of a field: a stage, a class and what joins them.
+    public static let statisticsFieldBytes = 3 * stageNameBytes
+    /// Sums decay to at most forty times a term; anything near this is damage.
+    public static let statisticsMagnitude = 1e9
+    /// Counted jobs: an integer that every JSON and Lua number holds.
+    public static let statisticsJobs = 1_000_000_000_000
+    /// Different orders of stages that are remembered, and the bytes of one.
+    public static let routes = 8
+    public static let routeBytes = 2048
 }

@@ -13,6 +13,10 @@ public enum WorkerLimits {
     public static let shownGarbageLines = 5
     /// Read at once from a pipe, the capacity of a Linux pipe.
     public static let readBytes = 64 * 1024
+    /// Progress bars on the screen at once; tqdm itself draws twenty.
+    public static let bars = 20
+    /// The last state of a bar in the log.
+    public static let barLogBytes = 200
     /// Nesting of JSON values.
     public static let jsonDepth = 64
     /// Bytes of the last line of stderr kept for the error message.
@@ -24,8 +28,9 @@ public enum WorkerLimits {
     static let drainMs = 2000
     /// After SIGKILL: how long a process may hang in the kernel before it is given up, unreaped.
     static let unkillableMs = 60_000
-    /// Between looks at a child on a kernel without pidfd.
-    static let exitPollMs: Int32 = 25
+    /// Size of a generator's terminal: as wide as tqdm is told to draw, and high enough for its twenty nested bars.
+    static let terminalColumns: Int32 = 120
+    static let terminalRows: Int32 = 30
 
     // MARK: A worker
 
@@ -64,6 +69,13 @@ public enum WorkerLimits {
     public static let outputs = 256
     /// Name of a file, as file systems have it.
     public static let fileNameBytes = 255
+    /// Files and directories of one job, where it has a quota.
+    public static let jobEntries = 100_000
+    /// A disk with less room than that counts as full: programs write in blocks of about that size, and the last one did not fit.
+    static let fullDiskBytes = 64 * 1024
+    /// Between two counts of a job's files, at first and later.
+    static let firstQuotaPause: Duration = .milliseconds(250)
+    static let quotaPause: Duration = .seconds(2)
     /// One transfer, and one attempt at a request.
     static let transferTime: Duration = .seconds(600)
     /// Tries of one transfer.

@@ -25,6 +25,10 @@ public struct WorkerConfiguration: Sendable {
     public var shutdownGrace: Duration
     /// Longest run of a job that does not name a limit.
     public var maxRuntime: Duration
+    /// A job that makes no progress for so long is stopped and fails; nil: none is.
+    public var stallKill: Duration?
+    /// Bytes of all files that a job may have in its directory, inputs included; nil: no bound.
+    public var jobQuotaBytes: Int?
     /// Shown with the worker.
     public var host: String
     public var version: String
@@ -42,6 +46,8 @@ public struct WorkerConfiguration: Sendable {
         updatesPerSecond: Double = 4,
         shutdownGrace: Duration = .seconds(30),
         maxRuntime: Duration = .seconds(24 * 3600),
+        stallKill: Duration? = nil,
+        jobQuotaBytes: Int? = nil,
         host: String = WorkerEnvironment.hostName(),
         version: String = "",
         environment: WorkerEnvironment = WorkerEnvironment()
@@ -56,6 +62,8 @@ public struct WorkerConfiguration: Sendable {
         self.updatesPerSecond = updatesPerSecond
         self.shutdownGrace = shutdownGrace
         self.maxRuntime = maxRuntime
+        self.stallKill = stallKill
+        self.jobQuotaBytes = jobQuotaBytes
         self.host = host
         self.version = version
         self.environment = environment

@@ -152,7 +152,7 @@ import Testing
             let held = try fixture.job("held")
             let lease = try await store.open(
                 ProducerSubmission(id: held, pipeline: "relief", owner: .anonymous, nonce: "n", producer: "celery@gpu7")
-            )
+            ).lease
             guard case .reporting("celery@gpu7", _, 1..., _) = try #require(try await store.why(held)).reasons.first else {
                 Issue.record("no producer")
                 return

@@ -73,6 +73,7 @@ import Testing
                 if random.chance(70) {
                     let state = tracker.state(atMs: now)
                     Self.check(state, after: last, seed: seed)
+                    if random.chance(80) { tracker.published(state, atMs: now) }
                     last = state
                 }
             }

@@ -236,15 +236,4 @@ import Testing
         #expect(openDescriptors() <= before)
         #expect(zombies() == 0)
     }
-
-    private func writtenPIDs(in path: String) -> [pid_t]? {
-        let found = ["a", "b"].compactMap { name -> pid_t? in
-            guard let file = fopen("\(path)/\(name)", "r") else { return nil }
-            defer { fclose(file) }
-            var buffer = [CChar](repeating: 0, count: 32)
-            guard fgets(&buffer, 32, file) != nil else { return nil }
-            return pid_t(String(decoding: buffer.prefix { $0 >= 0x30 }.map { UInt8($0) }, as: UTF8.self))
-        }
-        return found.count == 2 ? found : nil
-    }
 }

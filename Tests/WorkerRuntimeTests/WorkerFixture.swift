@@ -133,6 +133,7 @@ struct WorkerFixture: Sendable {
         concurrency: Int = 1,
         updatesPerSecond: Double = 4,
         shutdownGrace: Duration = .seconds(20),
+        change: @Sendable (inout WorkerConfiguration) -> Void = { _ in },
         _ body: (WorkerFixture) async throws -> Void
     ) async throws {
         let server = try await RedisServer.start(options)
@@ -146,7 +147,7 @@ struct WorkerFixture: Sendable {
         let store = JobStore(redis: client, keys: Keys(), settings: settings ?? quick)
         let flaky = FlakyStore(store)
         try await withTemporaryDirectory { root in
-            let configuration = WorkerConfiguration(
+            var configuration = WorkerConfiguration(
                 name: "w1",
                 queues: ["gpu"],
                 concurrency: concurrency,
@@ -155,6 +156,7 @@ struct WorkerFixture: Sendable {
                 updatesPerSecond: updatesPerSecond,
                 shutdownGrace: shutdownGrace
             )
+            change(&configuration)
             let worker = Worker(
                 configuration: configuration,
                 store: flaky,

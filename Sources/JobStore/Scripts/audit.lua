@@ -8,6 +8,7 @@
 local COUNT_MAX = 20000
 -- Any live process sweeps a queue about once a second: what is overdue for so long, nobody does.
 local OVERDUE_MS = 60000
+local CHILDREN_MAX = 1000
 
 -- Not all of a job: params and result may be large.
 local FIELDS = { 'v', 'phase', 'queue', 'owner', 'seq', 'body', 'ttl_ms', 'fence', 'score', 'priority' }
@@ -101,8 +102,9 @@ local function check_children(group, verb)
   end
   local function had(name) return tonumber(g[name] or '0') end
   local seen = { waiting = 0, running = 0, complete = 0, failed = 0, cancelled = 0 }
+  local last = is_lost and CHILDREN_MAX or tonumber(g.planned or g.expected)
   local found, number, tenths = 0, 0, 0
-  while found < had('made') and number < highest_child(g) do
+  while found < had('made') and number < last do
     number = number + 1
     local child = redis.call('HMGET', base .. 'job:' .. group .. '~' .. int(number), 'phase', 'fence', 'percent')
     if child[1] then

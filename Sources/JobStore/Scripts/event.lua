@@ -97,10 +97,16 @@ local function emit(key, base, job, verb, kind, s, at, extra)
   local seq = redis.call('HINCRBY', key, 'seq', 1)
   local body = event_json(job, seq, kind, s, at, extra)
   local letter = TERMINAL[s.phase] and 't' or (kind == 'progress' and 's' or 'm')
+  local list = base .. 'milestones:' .. job
+  -- The QUEUED event of a job that never left the line stands only in its hash; it becomes the first milestone here.
+  if (letter ~= 's' or s.phase == 'QUEUED') and redis.call('EXISTS', list) == 0 then
+    local first = s.body or redis.call('HGET', key, 'body')
+    if first then
+      redis.call('RPUSH', list, first)
+      redis.call('PEXPIRE', list, KEEP_MS)
+    end
+  end
   if letter ~= 's' then
-    local list = base .. 'milestones:' .. job
-    -- The QUEUED event of a job that never left the line stands only in its hash; it becomes the first milestone here.
-    if s.body and redis.call('EXISTS', list) == 0 then redis.call('RPUSH', list, s.body) end
     local count = redis.call('RPUSH', list, body)
     if count > MILESTONES_MAX then redis.call('LTRIM', list, count - MILESTONES_MAX, -1) end
     redis.call('PEXPIRE', list, KEEP_MS)

@@ -1,24 +1,12 @@
 -- group.lua: the aggregate bar of the children J~n of a group J. Included after event.lua.
--- headway:{p}:group:J holds counts by state, the highest number of a child and `tenths`, the sum of the children's percent in
--- tenths; a child that ended, however, counts in full: nothing more is to be waited for. headway:{p}:group:J:eta holds when each
--- running child expects its end.
+-- headway:{p}:group:J holds counts by state and `tenths`, the sum of the children's percent in tenths; a child that ended, however,
+-- counts in full: nothing more is to be waited for. headway:{p}:group:J:eta holds when each running child expects its end.
 
 -- The aggregate moves at most this often while only bars move.
 local GROUP_INTERVAL_MS = 250
--- Children have numbers up to this many times their count: numbers may have holes, yet all of them can be found.
-local CHILD_NUMBERS = 4
 
 local function group_of(job)
   return string.match(job, '^(.-)~')
-end
-
-local function child_number(job)
-  return tonumber(string.match(job, '~(%d+)$'))
-end
-
--- Up to which number there may be children of a group with this hash.
-local function highest_child(g)
-  return tonumber(g.highest) or CHILD_NUMBERS * tonumber(g.expected)
 end
 
 local function tenths_of(percent)

@@ -1,3 +1,4 @@
+import Glibc
 import JobStore
 public import ProgressCore
 
@@ -17,6 +18,8 @@ public struct BackendJob: Sendable, Hashable {
     public let id: JobID
     public let attempt: Int
     public let pipeline: String
+    /// What the worker knows of that pipeline: its stages, and how output is read.
+    public let definition: Pipeline
     /// The submitter's parameters, a JSON object.
     public let paramsJSON: String
     /// Absolute paths of directories of this job alone: what it may read, and where its results go.
@@ -29,6 +32,7 @@ public struct BackendJob: Sendable, Hashable {
         id: JobID,
         attempt: Int,
         pipeline: String,
+        definition: Pipeline? = nil,
         paramsJSON: String,
         inputDirectory: String,
         outputDirectory: String,
@@ -37,6 +41,7 @@ public struct BackendJob: Sendable, Hashable {
         self.id = id
         self.attempt = attempt
         self.pipeline = pipeline
+        self.definition = definition ?? Pipeline(name: pipeline, stages: [])
         self.paramsJSON = paramsJSON
         self.inputDirectory = inputDirectory
         self.outputDirectory = outputDirectory
@@ -123,7 +128,8 @@ extension BackendError {
     }
 
     static func system(_ what: String, errno number: Int32) -> BackendError {
-        BackendError(code: "worker_resources", message: "\(what): \(describe(errno: number))", isRecoverable: true)
+        if number == ENOSPC || number == EDQUOT { return .diskFull(what) }
+        return BackendError(code: "worker_resources", message: "\(what): \(describe(errno: number))", isRecoverable: true)
     }
 
     private static func withLine(_ text: String, _ line: String) -> String { line.isEmpty ? text : "\(text): \(line)" }

@@ -21,10 +21,16 @@ struct JobRun: Sendable {
     /// True once the worker shuts down: ends are then repeated for a short time only.
     let isShuttingDown: @Sendable () -> Bool
 
-    private var environment: WorkerEnvironment { configuration.environment }
+    var environment: WorkerEnvironment { configuration.environment }
     private var lease: Lease { claim.lease }
 
-    private var limitMs: Int { claim.maxRuntimeMs ?? configuration.maxRuntime.wholeMilliseconds }
+    var limits: RunLimits {
+        RunLimits(
+            runtimeMs: claim.maxRuntimeMs ?? configuration.maxRuntime.wholeMilliseconds,
+            stallMs: configuration.stallKill?.wholeMilliseconds,
+            quotaBytes: configuration.jobQuotaBytes
+        )
+    }
 
     /// Runs the job and writes its end. Returns how it ended and, when it failed, after how long.
     func run() async -> (end: JobEnd, failedAfterMs: Int?) {
@@ -61,12 +67,12 @@ struct JobRun: Sendable {
         let work = Task { await self.work(in: directory, progress: progress) }
         stop.whenGiven { work.cancel() }
         let outcome = await withTaskCancellationHandler {
-            await supervise(work, reporter: &reporter)
+            await supervise(work, in: directory, progress: progress, reporter: &reporter)
         } onCancel: {
             work.cancel()
         }
 
-        let action = EndAction.decide(outcome, stop: stop.reason, limitMs: limitMs)
+        let action = EndAction.decide(outcome, stop: stop.reason, limits: limits)
         if action != .nothing { await reporter.flush() }
         let end = await write(action, progress: progress)
         // Without a gateway the results live here.
@@ -74,7 +80,12 @@ struct JobRun: Sendable {
         return (end, end == .failed ? environment.nowMs() - startMs : nil)
     }
 
-    private func supervise(_ work: Task<WorkOutcome, Never>, reporter: inout Reporter) async -> WorkOutcome {
+    private func supervise(
+        _ work: Task<WorkOutcome, Never>,
+        in directory: JobDirectory,
+        progress: JobProgress,
+        reporter: inout Reporter
+    ) async -> WorkOutcome {
         let initial = reporter
         let (outcome, final) = await withTaskGroup(of: (WorkOutcome?, Reporter?).self) { group in
             group.addTask {
@@ -83,6 +94,14 @@ struct JobRun: Sendable {
             }
             group.addTask {
                 await self.watchLimit()
+                return (nil, nil)
+            }
+            group.addTask {
+                await self.watchQuota(of: directory)
+                return (nil, nil)
+            }
+            group.addTask {
+                await self.watchStall(progress)
                 return (nil, nil)
             }
             group.addTask {
@@ -124,12 +143,18 @@ struct JobRun: Sendable {
                 id: lease.job,
                 attempt: claim.attempt,
                 pipeline: claim.pipeline,
+                definition: pipeline,
                 paramsJSON: claim.paramsJSON,
                 inputDirectory: directory.input,
                 outputDirectory: directory.output,
                 traceparent: claim.traceparent
             )
+            progress.noteNews()
             let result = try await backend.run(job: job, events: BackendEvents { progress.receive($0) })
+            if let quota = limits.quotaBytes, await isOverQuota(directory, quota: quota) { throw BackendError.quotaExceeded(quota) }
+            if DiskSpace.isFull(directory.output) {
+                progress.receive(.log(stream: "headway", text: "the disk is full: results may be cut short"))
+            }
             let outputs = try OutputFile.list(directory.output)
             if let files {
                 for output in outputs { try await files.deliver(output, lease: lease) }
@@ -144,6 +169,10 @@ struct JobRun: Sendable {
             }
             return .done(resultJSON: json)
         } catch let error as BackendError {
+            let isForeign = error.code == "generator_failed" || error.code == "generator_killed"
+            if isForeign, DiskSpace.isMeant(by: error.message) || DiskSpace.isFull(directory.output) {
+                return .failed(.diskFull(error.message))
+            }
             return .failed(error)
         } catch {
             if Task.isCancelled || error is CancellationError { return .stopped }
@@ -193,7 +222,7 @@ struct JobRun: Sendable {
 
     private func watchLimit() async {
         do {
-            try await Task.sleep(for: .milliseconds(limitMs))
+            try await Task.sleep(for: .milliseconds(limits.runtimeMs))
             stop.give(.timeout)
         } catch {
             // The job ended before.

@@ -95,6 +95,7 @@ struct Reporter {
             case .sendNow:
                 try await write(state)
                 schedule.sent(state, atMs: now)
+                progress.published(state)
                 if let milestone { progress.removeMilestone(milestone) }
             case .wait(let until): return until
             case .nothing:

@@ -8,6 +8,16 @@ import ProgressCore
 struct BenchCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench",
+        abstract: "Measure: updates of a deployment (the default), or the queue.",
+        subcommands: [UpdateBenchCommand.self, QueueBenchCommand.self, BenchWorkerCommand.self],
+        defaultSubcommand: UpdateBenchCommand.self
+    )
+}
+
+/// `headway bench updates`, or only `headway bench`
+struct UpdateBenchCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "updates",
         abstract: "Measure a deployment: how long an update takes from a worker's write to a watcher's socket.",
         discussion: """
             Submits jobs of its own to a queue of its own, plays their worker at a steady rate, watches them over WebSocket and cancels \

@@ -13,8 +13,8 @@ struct Headway: AsyncParsableCommand {
         version: Version.text,
         subcommands: [
             DevCommand.self, GatewayCommand.self, WorkerCommand.self, SubmitCommand.self, WatchCommand.self, CancelCommand.self,
-            ShowCommand.self, WhyCommand.self, LogsCommand.self, RetryCommand.self, QueuesCommand.self, WorkersCommand.self, HealthCommand.self, BenchCommand.self,
-            ConfigCommand.self,
+            ShowCommand.self, WhyCommand.self, LogsCommand.self, RetryCommand.self, QueuesCommand.self, WorkersCommand.self,
+            HealthCommand.self, BenchCommand.self, ReplayCommand.self, ConfigCommand.self,
         ]
     )
 

@@ -203,6 +203,37 @@ enum Settings {
         in: .seconds(1) ... .seconds(30 * 86_400),
         help: "Longest run of a job that names no limit itself."
     )
+    static let stallKill = Setting.duration(
+        "worker.stall_kill",
+        flag: "--stall-kill",
+        default: nil,
+        in: .seconds(1) ... .seconds(30 * 86_400),
+        help: "Stop a job that makes no progress for so long; off when not set."
+    )
+    static let jobQuota = Setting.bytes(
+        "worker.job_quota",
+        flag: "--job-quota",
+        in: 1...(1 << 50),
+        help: "Most bytes of files that a job may have, inputs included; no bound when not set."
+    )
+    static let readsBars = Setting<Bool>(
+        "worker.bars",
+        flag: "--bars",
+        default: .scalar("auto"),
+        allowed: "auto or off",
+        help: "Follow progress bars in the command's output, until it writes progress of its own."
+    ) { raw in
+        switch raw {
+        case .scalar("auto"): true
+        case .scalar("off"): false
+        default: nil
+        }
+    }
+    static let usesTerminal = Setting.bool(
+        "worker.pty",
+        flag: "--pty",
+        help: "Give the command a terminal for its output, for programs that draw bars nowhere else."
+    )
     /// No flag and no environment form: it stands after `--`, or as a YAML list; a string could not be split safely.
     static let workerCommand = Setting.texts(
         "worker.command",
@@ -328,7 +359,8 @@ enum Settings {
         logLevel.info, logFormat.info, pipelines.info, redisURL.info, redisPassword.info, redisPrefix.info, listen.info, gatewayURL.info,
         gatewayData.info, insecure.info, anyQueue.info, gatewayQueues.info, allowedHosts.info, allowedOrigins.info, drain.info,
         workerQueues.info, workerPipeline.info, workerName.info, concurrency.info, workerPrefer.info, workDirectory.info, updateRate.info,
-        workerGrace.info, cancelGrace.info, lease.info, heartbeat.info, maxRuntime.info, workerCommand.info, json.info, lostAfter.info,
+        workerGrace.info, cancelGrace.info, lease.info, heartbeat.info, maxRuntime.info, stallKill.info, jobQuota.info, readsBars.info,
+        usesTerminal.info, workerCommand.info, json.info, lostAfter.info,
         submitQueue.info,
         submitPipeline.info, submitParams.info,
         submitInputs.info, submitID.info, submitPriority.info, submitPrefer.info, submitParent.info, submitChildren.info, submitWatch.info,

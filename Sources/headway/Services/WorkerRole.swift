@@ -13,6 +13,8 @@ struct WorkerRole: Service {
     var configuration: WorkerConfiguration
     let command: [String]
     let cancelGrace: Duration
+    let readsBars: Bool
+    let usesTerminal: Bool
     let pipelines: [Pipeline]
     let context: RoleContext
     /// The process's store, with this worker's lease.
@@ -43,8 +45,12 @@ struct WorkerRole: Service {
         configuration.updatesPerSecond = try settings.value(Settings.updateRate)
         configuration.shutdownGrace = try settings.value(Settings.workerGrace)
         configuration.maxRuntime = try settings.value(Settings.maxRuntime)
+        configuration.stallKill = try settings.optional(Settings.stallKill)
+        configuration.jobQuotaBytes = try settings.optional(Settings.jobQuota)
         configuration.version = Version.text
         cancelGrace = try settings.value(Settings.cancelGrace)
+        readsBars = try settings.value(Settings.readsBars)
+        usesTerminal = try settings.value(Settings.usesTerminal)
         guard pipelines.contains(where: { $0.name == configuration.pipeline }) else {
             let known = pipelines.map(\.name).joined(separator: ", ")
             throw .usage("--pipeline \(configuration.pipeline) is not known; known are \(known) (--pipelines FILE adds more)")
@@ -81,7 +87,7 @@ struct WorkerRole: Service {
             store: store,
             redis: context.redis,
             pipelines: pipelines,
-            backend: SubprocessBackend(command: command, grace: cancelGrace),
+            backend: SubprocessBackend(command: command, grace: cancelGrace, readsBars: readsBars, usesTerminal: usesTerminal),
             registry: context.registry,
             group: MultiThreadedEventLoopGroup.singleton,
             logger: context.logger
