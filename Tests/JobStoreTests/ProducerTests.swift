@@ -9,7 +9,7 @@ import Testing
 @Suite(.timeLimit(.minutes(5))) struct ProducerTests {
     private func open(_ fixture: StoreFixture, _ id: String, nonce: String = "n1", owner: Owner = .anonymous) async throws -> Lease {
         let job = ProducerSubmission(id: try fixture.job(id), pipeline: "training", owner: owner, nonce: nonce, producer: "trainer@gpu1")
-        return try await fixture.store.open(job)
+        return try await fixture.store.open(job).lease
     }
 
     private func report(_ change: (inout ProgressReport) -> Void) -> ProgressReport {

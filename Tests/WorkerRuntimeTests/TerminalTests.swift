@@ -21,7 +21,8 @@ import Testing
         #expect(result.resultJSON == #"{"a":1}"#)
         #expect(
             Set(log.lines) == [
-                "[False, True, True, False] os.terminal_size(columns=120, lines=30) xterm 120", "True True True", "by way of /dev/tty", "err",
+                "[False, True, True, False] os.terminal_size(columns=120, lines=30) xterm 120", "True True True", "by way of /dev/tty",
+                "err",
             ]
         )
     }

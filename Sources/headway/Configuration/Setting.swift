@@ -139,7 +139,8 @@ extension Setting where Value == Int {
         Setting(
             key,
             flag: flag,
-            allowed: "a number of bytes such as 500M or 20G, from \(range.lowerBound) to \(range.upperBound); K, M, G and T are powers of 1024",
+            allowed:
+                "a number of bytes such as 500M or 20G, from \(range.lowerBound) to \(range.upperBound); K, M, G and T are powers of 1024",
             help: help
         ) { raw in
             guard case .scalar(let text) = raw, let last = text.last else { return nil }

@@ -119,7 +119,8 @@ final class MarkFile: Sendable {
 
         init?(_ line: Substring) {
             let parts = line.split(separator: " ")
-            guard parts.count == 4, let kind = Kind(rawValue: String(parts[0])), let attempt = Int(parts[2]), let time = Int(parts[3]) else {
+            guard parts.count == 4, let kind = Kind(rawValue: String(parts[0])), let attempt = Int(parts[2]), let time = Int(parts[3])
+            else {
                 return nil
             }
             self.kind = kind
