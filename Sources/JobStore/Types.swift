@@ -258,23 +258,6 @@ public struct JobSnapshot: Sendable {
     }
 }
 
-public struct QueueStatus: Sendable, Hashable {
-    public var name: String
-    public var ready: Int
-    public var delayed: Int
-    public var running: Int
-    public var dead: Int
-    public var isPaused: Bool
-    public init(name: String, ready: Int, delayed: Int, running: Int, dead: Int, isPaused: Bool) {
-        self.name = name
-        self.ready = ready
-        self.delayed = delayed
-        self.running = running
-        self.dead = dead
-        self.isPaused = isPaused
-    }
-}
-
 public struct WorkerRecord: Sendable, Hashable {
     public var id: String
     public var host: String

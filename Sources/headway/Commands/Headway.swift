@@ -13,7 +13,10 @@ struct Headway: AsyncParsableCommand {
         version: Version.text,
         subcommands: [
             DevCommand.self, GatewayCommand.self, WorkerCommand.self, SubmitCommand.self, WatchCommand.self, CancelCommand.self,
-            ShowCommand.self, WhyCommand.self, LogsCommand.self, RetryCommand.self, QueuesCommand.self, WorkersCommand.self,
+            ShowCommand.self, WhyCommand.self, LogsCommand.self, RetryCommand.self, QueuesCommand.self, LimitsCommand.self,
+            PauseCommand.self,
+            ResumeCommand.self, DrainCommand.self, PurgeCommand.self, DeadCommand.self, RedriveCommand.self, AuditCommand.self,
+            WorkersCommand.self,
             HealthCommand.self, BenchCommand.self, ReplayCommand.self, ConfigCommand.self,
         ]
     )
