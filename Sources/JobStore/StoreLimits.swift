@@ -18,6 +18,12 @@ public enum StoreLimits {
     public static let logLinesPerWrite = 100
     /// A job's plan.
     public static let planBytes = 16 * 1024
+    /// How long learned durations are kept after the last job: 30 days.
+    public static let statisticsKeepMs = 30 * 24 * 3600 * 1000
+    /// Pipelines of which they are kept; submitters name pipelines.
+    public static let statisticsPipelines = 1000
+    /// Recorded stages and ticks of one job.
+    public static let traceBytes = 64 * 1024
     /// Priorities run from 0 (last) to this (first).
     public static let highestPriority = 9
     /// Children of a group: a cancel of it walks over them in one step.

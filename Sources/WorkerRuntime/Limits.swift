@@ -15,6 +15,10 @@ public enum WorkerLimits {
     public static let readBytes = 64 * 1024
     /// Progress bars on the screen at once; tqdm itself draws twenty.
     public static let bars = 20
+    /// Lines per second that are held against a pipeline's patterns, and at once after a silence; more go by unread, so that a flood
+    /// of output does not slow its generator down.
+    public static let patternLinesPerSecond = 2000
+    public static let patternLinesBurst = 5000
     /// The last state of a bar in the log.
     public static let barLogBytes = 200
     /// Nesting of JSON values.

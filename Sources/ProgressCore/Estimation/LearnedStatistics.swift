@@ -118,6 +118,16 @@ public struct LearnedStatistics: Sendable, Hashable {
         for entry in byAge.prefix(fields.count - ProgressLimits.statisticsFields / 8 * 7) { fields[entry.name] = nil }
     }
 
+    /// The numbers that `learn.lua` needs, in its order.
+    public static var constants: [Double] {
+        [
+            Tuning.forgetting, Tuning.calibrationGain, Tuning.firstQuantile, Tuning.signalFloor,
+            Tuning.signalGain, Tuning.signalThreshold, Tuning.workerGain.lowerBound, Tuning.workerGain.upperBound,
+            Tuning.fleetSignalGain, Tuning.fleetThreshold, Tuning.fleetGain.lowerBound, Tuning.fleetGain.upperBound,
+            Double(ProgressLimits.routes),
+        ]
+    }
+
     // MARK: Merging
 
     /// Adds what another deployment learned: sums are added, speeds and quantiles averaged by the number of jobs behind them.

@@ -68,7 +68,8 @@ public struct SubprocessBackend: GeneratorBackend {
             usesTerminal: usesTerminal,
             stop: stop,
             events: events,
-            pipeline: readsBars ? job.definition : nil
+            pipeline: job.definition,
+            readsBars: readsBars
         )
         let outcome = try await withTaskCancellationHandler {
             try Task.checkCancellation()
