@@ -62,7 +62,7 @@ import Testing
         leases.append(
             try await store.open(
                 ProducerSubmission(id: fixture.job("held"), pipeline: "p", owner: .anonymous, nonce: "n", producer: "script")
-            )
+            ).lease
         )
         _ = try await fixture.submit("waiting") { $0.isIdempotent = true }
         _ = try await fixture.submit("delayed") { $0.delayMs = 60_000 }
