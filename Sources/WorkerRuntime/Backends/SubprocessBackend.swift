@@ -115,7 +115,7 @@ public struct SubprocessBackend: GeneratorBackend {
     private func variables(of job: BackendJob) -> [String] {
         var variables = [
             // A wrapped script should say what it does when it does it, in lines of a usable length (tqdm reads TQDM_*).
-            "PYTHONUNBUFFERED": "1", "TQDM_MININTERVAL": "0.25", "TQDM_NCOLS": "120", "TQDM_ASCII": "1",
+            "PYTHONUNBUFFERED": "1", "TQDM_MININTERVAL": "0.25", "TQDM_NCOLS": "120",
         ]
         if usesTerminal {
             variables["COLUMNS"] = String(WorkerLimits.terminalColumns)
