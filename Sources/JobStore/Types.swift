@@ -259,20 +259,3 @@ public struct JobSnapshot: Sendable {
         self.fields = fields
     }
 }
-
-public struct QueueStatus: Sendable, Hashable {
-    public var name: String
-    public var ready: Int
-    public var delayed: Int
-    public var running: Int
-    public var dead: Int
-    public var isPaused: Bool
-    public init(name: String, ready: Int, delayed: Int, running: Int, dead: Int, isPaused: Bool) {
-        self.name = name
-        self.ready = ready
-        self.delayed = delayed
-        self.running = running
-        self.dead = dead
-        self.isPaused = isPaused
-    }
-}

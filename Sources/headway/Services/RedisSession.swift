@@ -72,7 +72,8 @@ struct RedisSession {
     static func explain(_ error: StoreError) -> CommandError {
         switch error.code {
         case .unavailable: CommandError(.linkLost, "\(error.message) (--redis, HEADWAY_REDIS_URL)")
-        case .incompatible: CommandError(.failed, error.message)
+        case .invalid, .unknownQueue: CommandError(.usage, error.message)
+        case .incompatible, .draining, .full, .conflict: CommandError(.failed, error.message)
         default: CommandError(.failed, "\(error)")
         }
     }
