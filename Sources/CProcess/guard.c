@@ -231,6 +231,8 @@ static void guard_main(int is_terminal, char **argv) {
             signal_tree(SIGTERM);
         } else if (order == headway_order_kill) {
             signal_tree(SIGKILL);
+        } else if (order > 0 && order < headway_order_signals && is_leader_alive) {
+            kill(-leader, order);
         }
     }
 }

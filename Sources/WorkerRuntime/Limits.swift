@@ -19,8 +19,8 @@ public enum WorkerLimits {
     /// of output does not slow its generator down.
     public static let patternLinesPerSecond = 2000
     public static let patternLinesBurst = 5000
-    /// The last state of a bar in the log.
-    public static let barLogBytes = 200
+    /// The last state of a bar in the log: 120 columns, most of them glyphs of three bytes.
+    public static let barLogBytes = 400
     /// Nesting of JSON values.
     public static let jsonDepth = 64
     /// Bytes of the last line of stderr kept for the error message.
@@ -32,9 +32,15 @@ public enum WorkerLimits {
     static let drainMs = 2000
     /// After SIGKILL: how long a process may hang in the kernel before it is given up, unreaped.
     static let unkillableMs = 60_000
+    /// Signals that `headway run` passes on to its command; with the next one it is stopped, after its grace by force.
+    static let passedSignals = 3
+    /// How long `headway run` waits for its job before it starts the command without one.
+    static let producerOpenWait: Duration = .seconds(2)
+    /// How long `headway run` repeats the end of its job.
+    static let producerEndRetry: Duration = .seconds(10)
     /// Size of a generator's terminal: as wide as tqdm is told to draw, and high enough for its twenty nested bars.
-    static let terminalColumns: Int32 = 120
-    static let terminalRows: Int32 = 30
+    static let terminalColumns = 120
+    static let terminalRows = 30
 
     // MARK: A worker
 

@@ -1,13 +1,9 @@
-import JobStore
-import NIOCore
-import ProgressCore
+public import JobStore
+public import NIOCore
+public import ProgressCore
 
-/// The verbs of the job store that a worker uses; a test can put something between.
-protocol WorkerStore: Sendable {
-    var settings: StoreSettings { get }
-
-    func claim(queue: String, worker: String, nonce: String, labels: [String]) async throws(StoreError) -> ClaimOutcome
-    func waitForWork(queues: [String], labels: [String], atMost: Duration) async throws(StoreError)
+/// The verbs by which a running job's progress is written.
+public protocol ProgressStore: Sendable {
     func heartbeat(_ lease: Lease) async throws(StoreError) -> LeaseStatus
     func advance(_ lease: Lease, write: Int, to state: ProgressState) async throws(StoreError) -> AdvanceOutcome
     func appendLog(_ lease: Lease, _ lines: [LogLine], droppedBefore: Int) async throws(StoreError) -> LeaseStatus
@@ -19,6 +15,14 @@ protocol WorkerStore: Sendable {
         stagesMs: [(stage: String, ms: Int)]
     ) async throws(StoreError) -> FinishStatus
     func fail(_ lease: Lease, error: JobError, stagesMs: [(stage: String, ms: Int)]) async throws(StoreError) -> FailStatus
+}
+
+/// The verbs of the job store that a worker uses; a test can put something between.
+protocol WorkerStore: ProgressStore {
+    var settings: StoreSettings { get }
+
+    func claim(queue: String, worker: String, nonce: String, labels: [String]) async throws(StoreError) -> ClaimOutcome
+    func waitForWork(queues: [String], labels: [String], atMost: Duration) async throws(StoreError)
     func release(_ lease: Lease) async throws(StoreError) -> LeaseStatus
     func reap(queue: String) async throws(StoreError) -> ReapReport
     func registerWorker(_ record: WorkerRecord) async throws(StoreError) -> WorkerOrders

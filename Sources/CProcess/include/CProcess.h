@@ -6,8 +6,10 @@
 /// The name under which this program runs as a guard (`guard.c`).
 #define headway_guard_name "headway-guard"
 
-/// What a worker tells a guard, one byte each; closing the pipe means SIGKILL for everything, and the guard ends when nothing is left.
+/// What a worker tells a guard, one byte each: one of these, or the number of a signal for the generator's process group; closing the pipe means SIGKILL for everything, and the guard ends when nothing is left.
 enum headway_order {
+    /// Numbers below are signals.
+    headway_order_signals = 32,
     /// SIGTERM to the generator and all its descendants.
     headway_order_terminate = 'T',
     /// SIGKILL to them.

@@ -8,7 +8,7 @@ import Telemetry
 /// is cancelled. Redis that does not answer costs nothing but the states in between: the newest is kept, and on return the
 /// fence decides whether it still counts.
 struct Reporter {
-    let store: any WorkerStore
+    let store: any ProgressStore
     let lease: Lease
     let progress: JobProgress
     let bell: Doorbell
@@ -28,7 +28,7 @@ struct Reporter {
     private static let logIntervalMs = 500
 
     init(
-        store: any WorkerStore,
+        store: any ProgressStore,
         lease: Lease,
         progress: JobProgress,
         bell: Doorbell,

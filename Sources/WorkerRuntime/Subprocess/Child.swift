@@ -4,7 +4,8 @@ import Glibc
 /// The life of one generator and its guard, as the supervisor's thread sees it.
 struct Child {
     private let guardian: pid_t
-    private let stdin: Descriptor
+    /// Nil when the generator has ours.
+    private let stdin: Descriptor?
     private let stdout: Descriptor
     /// Nil when both go to one terminal.
     private let stderr: Descriptor?
@@ -27,7 +28,7 @@ struct Child {
 
     init(
         guardian: pid_t,
-        stdin: Descriptor,
+        stdin: Descriptor?,
         stdout: Descriptor,
         stderr: Descriptor?,
         progress: Descriptor,
@@ -54,13 +55,14 @@ struct Child {
     private var areAllPipesClosed: Bool { !stdout.isOpen && stderr?.isOpen != true && !progress.isOpen }
 
     mutating func live(until stop: StopSwitch) -> ProcessSupervisor.Outcome {
-        if input.isEmpty { stdin.close() }
+        if input.isEmpty { stdin?.close() }
         while true {
+            for signal in stop.takeSignals() { give(UInt8(clamping: signal)) }
             if stop.isAsked { plan.askStop(atMs: monotonicMs()) }
             while let action = plan.next(atMs: monotonicMs(), areAllPipesClosed: areAllPipesClosed) {
                 switch action {
-                case .terminate: give(headway_order_terminate)
-                case .kill: give(headway_order_kill)
+                case .terminate: give(UInt8(headway_order_terminate.rawValue))
+                case .kill: give(UInt8(headway_order_kill.rawValue))
                 case .finish, .abandon: return end()
                 }
             }
@@ -68,8 +70,8 @@ struct Child {
         }
     }
 
-    private func give(_ order: headway_order) {
-        var byte = UInt8(order.rawValue)
+    private func give(_ order: UInt8) {
+        var byte = order
         _ = write(orders.number, &byte, 1)
     }
 
@@ -77,7 +79,7 @@ struct Child {
     private mutating func waitForSomething() {
         // Negative numbers are ignored by poll.
         var polled = [
-            pollfd(fd: stdin.number, events: Int16(POLLOUT), revents: 0),
+            pollfd(fd: stdin?.number ?? -1, events: Int16(POLLOUT), revents: 0),
             pollfd(fd: stdout.number, events: Int16(POLLIN), revents: 0),
             pollfd(fd: stderr?.number ?? -1, events: Int16(POLLIN), revents: 0),
             pollfd(fd: progress.number, events: Int16(POLLIN), revents: 0),
@@ -100,6 +102,7 @@ struct Child {
     }
 
     private mutating func writeInput() {
+        guard let stdin else { return }
         let count = input.withUnsafeBytes { bytes in
             write(stdin.number, bytes.baseAddress.map { $0 + written }, bytes.count - written)
         }

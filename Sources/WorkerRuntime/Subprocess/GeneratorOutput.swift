@@ -19,6 +19,7 @@ struct GeneratorOutput {
 
     private let events: BackendEvents
     private let errorStream: Stream
+    private let mirror: OutputMirror?
     private var progress = LineSplitter(limit: WorkerLimits.progressLineBytes, overlong: .skip, endsAtCarriageReturn: false)
     private var stdout = LineSplitter(limit: WorkerLimits.logLineBytes, overlong: .cut, endsAtCarriageReturn: true)
     private var stderr = LineSplitter(limit: WorkerLimits.logLineBytes, overlong: .cut, endsAtCarriageReturn: true)
@@ -37,8 +38,17 @@ struct GeneratorOutput {
     ///   - pipeline: whose patterns are tried, and whose stages bars stand for.
     ///   - readsBars: whether bars are looked for.
     ///   - isMerged: stdout is a terminal that stderr goes to as well.
-    init(events: BackendEvents, pipeline: Pipeline, readsBars: Bool = true, isMerged: Bool = false, atMs now: Int) {
+    ///   - mirror: where else the output goes, nothing of it dropped.
+    init(
+        events: BackendEvents,
+        pipeline: Pipeline,
+        readsBars: Bool = true,
+        isMerged: Bool = false,
+        mirror: OutputMirror? = nil,
+        atMs now: Int
+    ) {
         self.events = events
+        self.mirror = mirror
         errorStream = isMerged ? .stdout : .stderr
         bars = readsBars ? BarTracker(BarNames(pipeline)) : nil
         patterns = pipeline.patterns
@@ -106,6 +116,7 @@ struct GeneratorOutput {
     // MARK: Bars and log
 
     mutating func readLog(_ bytes: UnsafeRawBufferPointer, from stream: Stream, atMs now: Int) {
+        if let mirror, mirror.unit == .bytes { mirror.write(stream == .stderr, bytes) }
         // The splitter is taken out while its closure changes the rest of self.
         var splitter = stream == .stdout ? stdout : stderr
         put(LineSplitter(limit: 0, overlong: .cut, endsAtCarriageReturn: true), to: stream)
@@ -122,22 +133,39 @@ struct GeneratorOutput {
     private mutating func outputLine(_ bytes: UnsafeRawBufferPointer, from stream: Stream, atMs now: Int) {
         guard Self.mayBeDrawn(bytes) else {
             tryPatterns(bytes, atMs: now)
-            logLine(bytes, from: stream, atMs: now)
+            plainLine(bytes, shown: bytes, from: stream, atMs: now)
             return
         }
-        for piece in TerminalText.pieces(of: bytes) {
+        let pieces = TerminalText.pieces(of: bytes)
+        for piece in pieces {
+            // A line that is shown elsewhere keeps its colours.
+            func plain(_ text: some Collection<UInt8>) {
+                Array(text).withUnsafeBytes { plainLine($0, shown: pieces.count == 1 ? bytes : $0, from: stream, atMs: now) }
+            }
             if piece.isBlank {
                 if piece.linesUp > 0 { bars?.wipe(position: piece.linesUp) }
             } else if tryPatterns(piece.text, atMs: now) {
-                piece.text.withUnsafeBytes { logLine($0, from: stream, atMs: now) }
+                plain(piece.text)
             } else if bars != nil, let line = BarLine(piece.text) {
                 use(bars?.take(line, text: piece.text, position: piece.linesUp), from: stream, atMs: now)
                 // What a script prints while a bar is drawn stands behind it.
-                if let rest = line.restStart { piece.text[rest...].withUnsafeBytes { logLine($0, from: stream, atMs: now) } }
+                if let rest = line.restStart {
+                    piece.text[rest...].withUnsafeBytes { plainLine($0, shown: $0, from: stream, atMs: now) }
+                }
             } else {
-                piece.text.withUnsafeBytes { logLine($0, from: stream, atMs: now) }
+                plain(piece.text)
             }
         }
+    }
+
+    private mutating func plainLine(
+        _ bytes: UnsafeRawBufferPointer,
+        shown: UnsafeRawBufferPointer,
+        from stream: Stream,
+        atMs now: Int
+    ) {
+        if let mirror, mirror.unit == .lines { mirror.write(stream == .stderr, shown) }
+        logLine(bytes, from: stream, atMs: now)
     }
 
     /// True when the line matches a pattern of the pipeline; what it says is taken.

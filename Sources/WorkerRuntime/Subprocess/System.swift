@@ -31,9 +31,35 @@ final class Descriptor {
         number = -1
     }
 
+    /// Another descriptor for our own stdin; an empty file when it is closed.
+    static func ownInput() throws(BackendError) -> Descriptor {
+        var number = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 16)
+        if number < 0 {
+            let null = open("/dev/null", O_RDONLY | O_CLOEXEC)
+            number = fcntl(null, F_DUPFD_CLOEXEC, 16)
+            Glibc.close(null)
+        }
+        guard number >= 0 else { throw .system("no input for the generator", errno: errno) }
+        return Descriptor(number)
+    }
+
     func setNonBlocking() {
         _ = fcntl(number, F_SETFL, fcntl(number, F_GETFL) | O_NONBLOCK)
     }
+}
+
+/// How large a terminal is.
+public struct TerminalSize: Sendable, Hashable {
+    public var columns: Int
+    public var rows: Int
+
+    public init(columns: Int, rows: Int) {
+        self.columns = columns
+        self.rows = rows
+    }
+
+    /// That of a worker's generators.
+    public static let standard = TerminalSize(columns: WorkerLimits.terminalColumns, rows: WorkerLimits.terminalRows)
 }
 
 /// A pseudo-terminal, for programs that draw their bars on a terminal only.
@@ -41,9 +67,9 @@ struct Terminal {
     let master: Descriptor
     let slave: Descriptor
 
-    init() throws(BackendError) {
+    init(_ size: TerminalSize) throws(BackendError) {
         var (master, slave): (Int32, Int32) = (-1, -1)
-        let error = headway_open_terminal(&master, &slave, WorkerLimits.terminalRows, WorkerLimits.terminalColumns)
+        let error = headway_open_terminal(&master, &slave, Int32(clamping: size.rows), Int32(clamping: size.columns))
         guard error == 0 else { throw .system("no terminal for the generator", errno: error) }
         self.master = Descriptor(master)
         self.slave = Descriptor(slave)

@@ -15,6 +15,7 @@ struct Headway: AsyncParsableCommand {
             DevCommand.self,
             GatewayCommand.self,
             WorkerCommand.self,
+            RunCommand.self,
             SubmitCommand.self,
             WatchCommand.self,
             CancelCommand.self,

@@ -22,11 +22,15 @@ struct Output: Sendable {
 
     /// Ends the process when nobody reads stdout any more, as `head` expects of every program before it.
     func write(_ text: String) {
-        var bytes = Array(text.utf8)[...]
+        Array(text.utf8).withUnsafeBytes { write($0) }
+    }
+
+    func write(_ bytes: UnsafeRawBufferPointer) {
+        var bytes = bytes
         while !bytes.isEmpty {
-            let count = bytes.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
+            let count = Glibc.write(descriptor, bytes.baseAddress, bytes.count)
             if count > 0 {
-                bytes = bytes.dropFirst(count)
+                bytes = UnsafeRawBufferPointer(rebasing: bytes.dropFirst(count))
             } else if errno == EPIPE, descriptor == STDOUT_FILENO {
                 exit(128 + SIGPIPE)
             } else if errno == EAGAIN {
