@@ -51,6 +51,8 @@ public enum WorkerLimits {
     static let instantFailureMs = 2000
     /// Failures at once, in a row, before the slot slows down.
     static let instantFailures = 3
+    /// Before the first report of a job that says nothing itself: one that ends sooner costs no command.
+    static let firstReport: Duration = .milliseconds(20)
     /// Between two runs of `reap`.
     static let reapInterval: Duration = .seconds(10)
 

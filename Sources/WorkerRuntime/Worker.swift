@@ -19,12 +19,21 @@ public final class Worker: Service {
         /// By fence: a job that was lost may be claimed again while its old run is still stopping.
         var running: [String: Running] = [:]
         var claims = 0
+        /// The last claim emptied the line: what comes later rings.
+        var isLineEmpty = false
+
+        /// A job whose work is done well and whose end is being written takes no place any more, up to as many as there are places.
+        func hasRoom(for concurrency: Int) -> Bool {
+            running.count < concurrency
+                || (running.count < 2 * concurrency && running.values.count { !$0.isEnding } < concurrency)
+        }
     }
 
     private struct Running {
         let job: JobID
         let stop: StopOrder
         let heartbeat: Doorbell
+        var isEnding = false
     }
 
     private let configuration: WorkerConfiguration
@@ -34,14 +43,16 @@ public final class Worker: Service {
     private let backend: any GeneratorBackend
     private let metrics: WorkerMetrics
     private let group: any EventLoopGroup
+    /// Where everything but the jobs' work runs.
+    private let eventLoop: any EventLoop
     private let logger: Logger
     private let state = Mutex(State())
     private let crashLoop = Mutex((guard: CrashLoopGuard(), pause: Duration.zero))
     /// Rung when a slot became free or the worker shuts down.
-    private let slotBell = Doorbell()
+    private let slotBell: Doorbell
     /// Rung when the worker shuts down, for whoever waits for something else: the claim loop, and the end of the grace.
-    private let interruptBell = Doorbell()
-    private let drainBell = Doorbell()
+    private let interruptBell: Doorbell
+    private let drainBell: Doorbell
 
     /// - Parameters:
     ///   - pipelines: those whose stages are known; others are followed by the configured one.
@@ -64,6 +75,7 @@ public final class Worker: Service {
             backend: backend,
             registry: registry,
             group: group,
+            eventLoop: store.redis.eventLoop,
             logger: logger
         )
     }
@@ -76,6 +88,7 @@ public final class Worker: Service {
         backend: any GeneratorBackend,
         registry: MetricsRegistry,
         group: any EventLoopGroup,
+        eventLoop: any EventLoop,
         logger: Logger
     ) {
         self.configuration = configuration
@@ -85,7 +98,11 @@ public final class Worker: Service {
         self.backend = backend
         self.metrics = WorkerMetrics(registry)
         self.group = group
+        self.eventLoop = eventLoop
         self.logger = logger
+        slotBell = Doorbell(eventLoop)
+        interruptBell = Doorbell(eventLoop)
+        drainBell = Doorbell(eventLoop)
     }
 
     private var environment: WorkerEnvironment { configuration.environment }
@@ -112,7 +129,9 @@ public final class Worker: Service {
             )
         }
         await withGracefulShutdownHandler {
-            await serve(directory: directory.path, files: files)
+            await withTaskExecutorPreference(LoopExecutor(eventLoop)) {
+                await serve(directory: directory.path, files: files)
+            }
         } onGracefulShutdown: {
             self.drain()
         }
@@ -151,7 +170,7 @@ public final class Worker: Service {
     private func claimAndRun(directory: String, files: GatewayFiles?) async {
         await withDiscardingTaskGroup { group in
             while !isDraining, !Task.isCancelled {
-                guard state.withLock({ $0.running.count }) < configuration.concurrency else {
+                guard state.withLock({ $0.hasRoom(for: configuration.concurrency) }) else {
                     await slotBell.wait(atMost: WorkerLimits.longestWait)
                     continue
                 }
@@ -187,10 +206,17 @@ public final class Worker: Service {
 
     /// The next job, or nil after a wait in which none came.
     private func nextClaim() async -> Claim? {
+        // After a claim that emptied the line, asking again would be a command for nothing: whatever came since has left a token.
+        let isLineEmpty = state.withLock { state in
+            defer { state.isLineEmpty = false }
+            return state.isLineEmpty
+        }
         var nextDueMs: Int?
-        for queue in configuration.queues {
+        for queue in isLineEmpty ? [] : configuration.queues {
             switch await claim(queue) {
-            case .job(let claim)?: return claim
+            case .job(let claim)?:
+                state.withLock { $0.isLineEmpty = claim.isLast && configuration.queues.count == 1 }
+                return claim
             case .empty(let due)?: nextDueMs = [nextDueMs, due].compactMap { $0 }.min()
             case .paused?: break
             case nil: return nil
@@ -255,7 +281,7 @@ public final class Worker: Service {
 
     private func makeRun(_ claim: Claim, directory: String, files: GatewayFiles?) -> JobRun {
         let stop = StopOrder()
-        let heartbeat = Doorbell()
+        let heartbeat = Doorbell(eventLoop)
         let (number, isDraining) = state.withLock { state in
             state.running[claim.lease.fence] = Running(job: claim.lease.job, stop: stop, heartbeat: heartbeat)
             state.claims += 1
@@ -277,9 +303,18 @@ public final class Worker: Service {
             metrics: metrics,
             logger: logger,
             stop: stop,
+            eventLoop: eventLoop,
             heartbeatBell: heartbeat,
+            onEnding: { [weak self] in self?.makeRoom(claim.lease.fence) },
             isShuttingDown: { [weak self] in self?.isDraining ?? true }
         )
+    }
+
+    /// The work of a job is done and its end on the way: the next one may be claimed, so that a worker of short jobs does not wait
+    /// for each reply.
+    private func makeRoom(_ fence: String) {
+        state.withLock { $0.running[fence]?.isEnding = true }
+        slotBell.ring()
     }
 
     // MARK: Shutdown

@@ -1,3 +1,4 @@
+import NIOPosix
 import ProgressCore
 import TestSupport
 import Testing
@@ -145,7 +146,7 @@ import Testing
     }
 
     @Test func aBellWakesOnceForAnyNumberOfRings() async throws {
-        let bell = Doorbell()
+        let bell = Doorbell(MultiThreadedEventLoopGroup.singleton.next())
         bell.ring()
         bell.ring()
         let start = ContinuousClock.now
@@ -168,7 +169,7 @@ import Testing
         try await withTemporaryDirectory { root in
             do {
                 let dead = try WorkerDirectory(name: "dead", in: root, removesLeftovers: false)
-                _ = try JobDirectory(path: dead.path + "/job-a-1")
+                try JobDirectory(path: dead.path + "/job-a-1").make()
             }
             let living = try WorkerDirectory(name: "w1", in: root, removesLeftovers: false)
             #expect(throws: WorkerError.self) { try WorkerDirectory(name: "w1", in: root, removesLeftovers: false) }

@@ -10,6 +10,13 @@ public protocol GeneratorBackend: Sendable {
     ///
     /// - Throws: `BackendError` when the job failed, `CancellationError` when it was stopped.
     func run(job: BackendJob, events: BackendEvents) async throws -> BackendResult
+
+    /// Whether jobs have files: without, no directories are made, and inputs are not fetched. True by default.
+    var usesFiles: Bool { get }
+}
+
+extension GeneratorBackend {
+    public var usesFiles: Bool { true }
 }
 
 /// One job as a backend sees it.

@@ -12,6 +12,8 @@ final class JobProgress: Sendable {
         var lines: [LogLine] = []
         var droppedLines = 0
         var preview: String?
+        /// The work has ended: the reporter writes nothing more by itself.
+        var isOver = false
         /// When the reporter looks again without being told.
         var wakeAtMs = Int.min
     }
@@ -54,6 +56,14 @@ final class JobProgress: Sendable {
         }
         if shouldRing { bell.ring() }
     }
+
+    /// The work has ended. What is under way is not interrupted: a write that was sent has an effect, and would be repeated.
+    func end() {
+        state.withLock { $0.isOver = true }
+        bell.ring()
+    }
+
+    var isOver: Bool { state.withLock { $0.isOver } }
 
     // MARK: The reporter's side
 

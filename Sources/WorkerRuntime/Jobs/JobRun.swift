@@ -1,5 +1,6 @@
 import JobStore
 import Logging
+import NIOCore
 import ProgressCore
 import Telemetry
 
@@ -16,8 +17,11 @@ struct JobRun: Sendable {
     let metrics: WorkerMetrics
     let logger: Logger
     let stop: StopOrder
+    let eventLoop: any EventLoop
     /// Rung for a heartbeat at once: somebody says that this job was cancelled.
     let heartbeatBell: Doorbell
+    /// Called when the work is done well and only its end remains to be written.
+    let onEnding: @Sendable () -> Void
     /// True once the worker shuts down: ends are then repeated for a short time only.
     let isShuttingDown: @Sendable () -> Bool
 
@@ -30,7 +34,7 @@ struct JobRun: Sendable {
     func run() async -> (end: JobEnd, failedAfterMs: Int?) {
         let startMs = environment.nowMs()
         let policy = ReportPolicy(maxPerSecond: configuration.updatesPerSecond)
-        let bell = Doorbell()
+        let bell = Doorbell(eventLoop)
         let progress = JobProgress(
             pipeline: pipeline,
             plan: claim.planJSON.flatMap(GeneratorLine.plan(json:)) ?? [],
@@ -38,12 +42,7 @@ struct JobRun: Sendable {
             bell: bell,
             nowMs: environment.nowMs
         )
-        let directory: JobDirectory
-        do throws(BackendError) {
-            directory = try JobDirectory(path: self.directory)
-        } catch {
-            return (await write(.fail(error), progress: progress), environment.nowMs() - startMs)
-        }
+        let directory = JobDirectory(path: self.directory)
         var reporter = Reporter(
             store: store,
             lease: lease,
@@ -57,32 +56,30 @@ struct JobRun: Sendable {
             logger: logger
         )
 
-        // A task of its own, because it alone is stopped by an order while heartbeats and reports go on around it.
+        // A task of its own, because it alone is stopped by an order while heartbeats and reports go on around it, and because it
+        // may block: it does not run on the event loop.
         let work = Task { await self.work(in: directory, progress: progress) }
         stop.whenGiven { work.cancel() }
         let outcome = await withTaskCancellationHandler {
-            await supervise(work, reporter: &reporter)
+            await supervise(work, progress: progress, reporter: &reporter)
         } onCancel: {
             work.cancel()
         }
 
         let action = EndAction.decide(outcome, stop: stop.reason, limitMs: limitMs)
+        if case .complete = action { onEnding() }
         if action != .nothing { await reporter.flush() }
         let end = await write(action, progress: progress)
-        // Without a gateway the results live here.
-        if files != nil || end != .complete { directory.remove() }
+        // Without a gateway the results live here. A task of its own: to remove much takes time that the event loop has not.
+        if backend.usesFiles, files != nil || end != .complete { await Task { directory.remove() }.value }
         return (end, end == .failed ? environment.nowMs() - startMs : nil)
     }
 
-    private func supervise(_ work: Task<WorkOutcome, Never>, reporter: inout Reporter) async -> WorkOutcome {
+    private func supervise(_ work: Task<WorkOutcome, Never>, progress: JobProgress, reporter: inout Reporter) async -> WorkOutcome {
         let initial = reporter
         let (outcome, final) = await withTaskGroup(of: (WorkOutcome?, Reporter?).self) { group in
             group.addTask {
-                await self.keepLease()
-                return (nil, nil)
-            }
-            group.addTask {
-                await self.watchLimit()
+                await self.keepLease(progress)
                 return (nil, nil)
             }
             group.addTask {
@@ -97,7 +94,8 @@ struct JobRun: Sendable {
                 if let reporter { final = reporter }
                 if let ended {
                     outcome = ended
-                    group.cancelAll()
+                    progress.end()
+                    heartbeatBell.ring()
                 }
             }
             return (outcome, final)
@@ -110,7 +108,8 @@ struct JobRun: Sendable {
 
     private func work(in directory: JobDirectory, progress: JobProgress) async -> WorkOutcome {
         do {
-            let inputs = try JobInput.list(paramsJSON: claim.paramsJSON)
+            if backend.usesFiles { try directory.make() }
+            let inputs = backend.usesFiles ? try JobInput.list(paramsJSON: claim.paramsJSON) : []
             if let files {
                 for input in inputs { try await files.fetch(input, into: directory.input) }
             } else if !inputs.isEmpty {
@@ -130,7 +129,7 @@ struct JobRun: Sendable {
                 traceparent: claim.traceparent
             )
             let result = try await backend.run(job: job, events: BackendEvents { progress.receive($0) })
-            let outputs = try OutputFile.list(directory.output)
+            let outputs = backend.usesFiles ? try OutputFile.list(directory.output) : []
             if let files {
                 for output in outputs { try await files.deliver(output, lease: lease) }
             }
@@ -159,12 +158,15 @@ struct JobRun: Sendable {
 
     // MARK: Around the work
 
-    /// Heartbeats, whatever the backend does, until cancelled or lost.
-    private func keepLease() async {
+    /// Heartbeats, whatever the backend does, until cancelled or lost; and the order to stop when the time is over.
+    private func keepLease(_ progress: JobProgress) async {
         var isAway = false
+        let endMs = environment.nowMs() + limitMs
         while !Task.isCancelled {
-            await heartbeatBell.wait(atMost: store.settings.heartbeat)
-            if Task.isCancelled { return }
+            let left = endMs - environment.nowMs()
+            if left <= 0 { stop.give(.timeout) }
+            await heartbeatBell.wait(atMost: left > 0 ? min(store.settings.heartbeat, .milliseconds(left)) : store.settings.heartbeat)
+            if Task.isCancelled || progress.isOver { return }
             do throws(StoreError) {
                 let status = try await store.heartbeat(lease)
                 if isAway { logger.info("redis is back", metadata: ["job.id": "\(lease.job)"]) }
@@ -188,15 +190,6 @@ struct JobRun: Sendable {
                 }
                 isAway = true
             }
-        }
-    }
-
-    private func watchLimit() async {
-        do {
-            try await Task.sleep(for: .milliseconds(limitMs))
-            stop.give(.timeout)
-        } catch {
-            // The job ended before.
         }
     }
 

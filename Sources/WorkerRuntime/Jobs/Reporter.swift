@@ -52,7 +52,8 @@ struct Reporter {
     }
 
     mutating func run() async {
-        while !Task.isCancelled, stop.reason != .leaseLost {
+        await bell.wait(atMost: WorkerLimits.firstReport)
+        while !Task.isCancelled, !progress.isOver, stop.reason != .leaseLost {
             var pause: Duration
             do throws(StoreError) {
                 var until = try await reportDueStates()
