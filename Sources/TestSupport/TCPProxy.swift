@@ -13,7 +13,7 @@ public final class TCPProxy: Sendable {
         case stalled
     }
 
-    private struct State {
+    fileprivate struct State {
         var mode = Mode.open
         var channels: [ObjectIdentifier: any Channel] = [:]
     }

@@ -1,6 +1,7 @@
 import Glibc
 import JobStore
 import Logging
+import NIOCore
 import NIOPosix
 import ProgressCore
 import RedisLink
@@ -46,7 +47,7 @@ final class Soak: Sendable {
     private static let queue = "soak"
     private static let fairQueue = "fair"
     private static let slots = 4
-    private static let shortJobs = 1500
+    private static let shortJobs = 1000
     /// Waiting and running jobs at once, at most.
     private static let backlog = 250
     private static let tenants = ["ant", "bee", "cat", "dog"]

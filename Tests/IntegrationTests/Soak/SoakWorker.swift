@@ -22,6 +22,7 @@ struct SoakWorker {
     let proxy: TCPProxy
     private(set) var troubles: [Trouble: Int] = [:]
     private var generation = 0
+    private var marksPath = ""
     private var process: HeadwayProcess?
     private var generator: SeededGenerator
 
@@ -39,9 +40,10 @@ struct SoakWorker {
     private mutating func start() throws {
         generation += 1
         let name = "w\(slot)-\(generation)"
+        marksPath = "\(deployment.directory)/\(name).marks"
         var arguments = [
             "bench", "worker", "--redis", "redis://127.0.0.1:\(proxy.port)", "--name", name, "--concurrency", "3",
-            "--marks", "\(deployment.directory)/\(name).marks", "--work-dir", "\(deployment.directory)/soak",
+            "--marks", marksPath, "--work-dir", "\(deployment.directory)/soak",
             "--lease", "1500ms", "--heartbeat", "400ms", "--log-level", "warning",
         ]
         for queue in queues { arguments += ["--queue", queue] }
@@ -53,7 +55,7 @@ struct SoakWorker {
         // Each kind once, in an order of this place's own, and then by chance.
         var first = Trouble.allCases.shuffled(using: &generator)
         while !isOver() {
-            try await pause(300...2500)
+            try await work(until: isOver)
             let trouble = first.popLast() ?? generator.pick(Trouble.allCases)
             troubles[trouble, default: 0] += 1
             switch trouble {
@@ -81,6 +83,25 @@ struct SoakWorker {
             if let exit = process?.process.exit {
                 throw TestSupportError(.process, "worker \(slot) ended by itself: \(exit) \(process?.errors ?? "")")
             }
+        }
+    }
+
+    /// Lets the process start so many jobs, however fast the machine is; where there are none, for some seconds.
+    private mutating func work(until isOver: () -> Bool) async throws {
+        let enough = Int.random(in: 1...50, using: &generator) + starts
+        let deadline = ContinuousClock.now + .seconds(10)
+        while starts < enough, !isOver(), .now < deadline { try await Task.sleep(for: .milliseconds(20)) }
+    }
+
+    /// Jobs that the process has started.
+    private var starts: Int {
+        guard let file = fopen(marksPath, "r") else { return 0 }
+        defer { fclose(file) }
+        var count = 0
+        while true {
+            let byte = fgetc(file)
+            if byte == EOF { return count }
+            if byte == 0x0A { count += 1 }
         }
     }
 
