@@ -1,4 +1,4 @@
-// What Swift cannot call: extensions of posix_spawn that glibc hides behind _GNU_SOURCE, and a variadic system call.
+// What Swift cannot call: extensions of posix_spawn that glibc hides behind _GNU_SOURCE, and variadic calls.
 #define _GNU_SOURCE
 #include "CProcess.h"
 
@@ -9,13 +9,7 @@
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
-
-#ifndef SYS_pidfd_open
-#define SYS_pidfd_open 434
-#endif
 
 _Static_assert(sizeof(pid_t) == sizeof(int), "process ids are ints");
 
@@ -38,15 +32,13 @@ static int prepare(posix_spawn_file_actions_t *actions, posix_spawnattr_t *attri
         error = posix_spawnattr_setsigmask(attributes, &none);
     }
     if (error == 0) {
-        error = posix_spawnattr_setpgroup(attributes, 0);
-    }
-    if (error == 0) {
-        error = posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
+        // A session of its own: signals of the worker's terminal are not meant for it.
+        error = posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
     }
     return error;
 }
 
-int headway_spawn(int *pid, const char *path, char *const argv[], char *const envp[], const int fds[], int fd_count) {
+int headway_spawn_guard(int *pid, char *const argv[], char *const envp[], const int fds[], int fd_count) {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     int error = posix_spawn_file_actions_init(&actions);
@@ -60,26 +52,11 @@ int headway_spawn(int *pid, const char *path, char *const argv[], char *const en
     }
     error = prepare(&actions, &attributes, fds, fd_count);
     if (error == 0) {
-        error = posix_spawn(pid, path, &actions, &attributes, argv, envp);
+        error = posix_spawn(pid, "/proc/self/exe", &actions, &attributes, argv, envp);
     }
     posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
     return error;
-}
-
-int headway_pidfd_open(int pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
-
-int headway_has_exited(int pid) {
-    siginfo_t info;
-    memset(&info, 0, sizeof info);
-    int result;
-    do {
-        result = waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT);
-    } while (result != 0 && errno == EINTR);
-    if (result != 0) {
-        return -1;
-    }
-    return info.si_pid == pid ? 1 : 0;
 }
 
 int headway_pipe(int ends[2]) {

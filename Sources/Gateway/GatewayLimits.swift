@@ -81,8 +81,23 @@ public struct GatewayLimits: Sendable {
     /// After the drain window, for the last answers to leave.
     public var drainGrace = Duration.seconds(2)
 
+    // MARK: Ingest
+
+    /// Reports of one producer: per second, and at once after a pause. Each is a script in Redis and an event to every watcher.
+    public var reportsPerSecond = 20.0
+    public var reportsBurst = 40.0
+    /// Jobs one owner opens for producers: they wait in no queue whose depth would bound them.
+    public var opensPerSecond = 50.0
+    public var opensBurst = 200.0
+    /// How long a producer may ask to be let alone between two reports: a dead one is noticed that much later.
+    public var leaseMs = 1000...600_000
+    /// Producers whose rate is remembered, about 32 bytes each; of more than so many, the longest silent are forgotten.
+    public var reportersRemembered = 50_000
+
     // MARK: Answers
 
+    /// Age of the lists of queues and workers that dashboards are given: however many of them ask, Redis is read this often.
+    public var listAge = Duration.seconds(1)
     /// Log lines per answer, and how many are given when the client does not say.
     public var logLines = 1000
     public var logLinesDefault = 200

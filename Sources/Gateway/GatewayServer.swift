@@ -58,7 +58,8 @@ public final class GatewayServer: Service {
         )
         let hub = hub
         let routes =
-            JobRoutes(context: context).routes + StreamRoutes(context: context).routes + BlobRoutes(context: context).routes
+            SubmitRoutes(context: context).routes + JobRoutes(context: context).routes + ProgressRoutes(context: context).routes
+            + StreamRoutes(context: context).routes + BlobRoutes(context: context).routes
             + SystemRoutes(context: context, isDraining: { hub.isDraining }).routes + WebFiles(registry: registry).routes
         http = HTTPService(
             router: Router(routes),
@@ -190,7 +191,8 @@ public final class GatewayServer: Service {
     /// Ends and hands on what no worker looks after. Every gateway does it; the script itself keeps them from doing it twice.
     private func reap() async {
         while !Task.isCancelled {
-            for queue in (try? await store.queueNames()) ?? [] where !Task.isCancelled {
+            // Also what no worker takes: producers that were lost, groups whose children never came.
+            for queue in ((try? await store.queueNames()) ?? []).union([Keys.heldQueue]) where !Task.isCancelled {
                 do {
                     _ = try await store.reap(queue: queue)
                 } catch {

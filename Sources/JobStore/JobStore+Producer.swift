@@ -7,7 +7,7 @@ extension JobStore {
     /// Creates the job and gives its producer the lease that every further write names; its fence is the write token.
     ///
     /// - Throws: `.conflict` when the id is taken, `.invalid` for a value over its limit.
-    public func open(_ job: ProducerSubmission) async throws(StoreError) -> Lease {
+    public func open(_ job: ProducerSubmission) async throws(StoreError) -> OpenOutcome {
         try StoreLimits.check(job)
         var arguments: [RedisArgument] = [
             verb, .string(writeToken()), .string(job.nonce), .int(settings.lease.wholeMilliseconds), "pipeline", .string(job.pipeline),
@@ -22,8 +22,9 @@ extension JobStore {
         let reply = try await run(Scripts.open, keys: [keys.job(job.id)], arguments)
         switch reply.status {
         case "new", "exists":
-            guard let token = reply.text(1) else { throw reply.unexpected }
-            return Lease(job: job.id, queue: Keys.heldQueue, fence: token, worker: job.producer)
+            guard let token = reply.text(1), let seq = reply.int(2) else { throw reply.unexpected }
+            let lease = Lease(job: job.id, queue: Keys.heldQueue, fence: token, worker: job.producer)
+            return OpenOutcome(isNew: reply.status == "new", lease: lease, seq: seq)
         case "conflict": throw StoreError(.conflict, "the id \(job.id) is taken by another job: choose another id")
         default: throw reply.unexpected
         }

@@ -65,10 +65,25 @@ public struct Keys: Sendable, Hashable {
         "\(prefix):{\(tags[partition])}:queue:\(queue):parked:\(tenant)"
     }
 
+    func trace(_ job: JobID) -> String { "\(base(job)):trace:\(job.text)" }
     func group(_ job: JobID) -> String { "\(base(job)):group:\(job.text)" }
 
     /// What every key of a job in this partition begins with.
     func jobPrefix(partition: Int) -> String { "\(prefix):{\(tags[partition])}:job:" }
+
+    /// Learned durations of a pipeline, and the jobs they were learned from lately.
+    func statistics(_ pipeline: String) -> String { "\(prefix):{stats:\(Self.statisticsName(pipeline))}:m" }
+    func statisticsSeen(_ pipeline: String) -> String { "\(prefix):{stats:\(Self.statisticsName(pipeline))}:seen" }
+    var statisticsIndex: String { "\(prefix):stats" }
+
+    /// A pipeline's name as part of a hash tag: submitters may have put anything into it.
+    static func statisticsName(_ pipeline: String) -> String {
+        let bytes = pipeline.utf8.prefix(ProgressLimits.pipelineNameBytes).map { byte in
+            let isPlain = StageName.isAllowed(byte) && byte != UInt8(ascii: " ") && byte != UInt8(ascii: ":") && byte != UInt8(ascii: "/")
+            return isPlain ? byte : UInt8(ascii: "_")
+        }
+        return String(decoding: bytes, as: UTF8.self)
+    }
 
     var meta: String { "\(prefix):meta" }
     var queues: String { "\(prefix):queues" }

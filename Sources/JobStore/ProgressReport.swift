@@ -49,3 +49,11 @@ public struct ProducerSubmission: Sendable {
         self.producer = producer
     }
 }
+
+public struct OpenOutcome: Sendable, Hashable {
+    /// False: the same nonce opened it before.
+    public let isNew: Bool
+    public let lease: Lease
+    /// Number of the job's last change.
+    public let seq: Int
+}

@@ -18,12 +18,21 @@ public enum StoreLimits {
     public static let logLinesPerWrite = 100
     /// A job's plan.
     public static let planBytes = 16 * 1024
+    /// How long learned durations are kept after the last job: 30 days.
+    public static let statisticsKeepMs = 30 * 24 * 3600 * 1000
+    /// Pipelines of which they are kept; submitters name pipelines.
+    public static let statisticsPipelines = 1000
+    /// Recorded stages and ticks of one job.
+    public static let traceBytes = 64 * 1024
     /// Priorities run from 0 (last) to this (first).
     public static let highestPriority = 9
     /// Children of a group: a cancel of it walks over them in one step.
     public static let children = 1000
     /// Labels of a worker.
     public static let labels = 8
+    /// Longest that a worker blocks for work before it looks again. `claim.lua` counts on it: a worker with labels is taken for
+    /// idle a little longer than this.
+    public static let longestBlockMs = 25_000
     /// Attempts a submit may ask for.
     public static let maximumAttempts = 100
     /// Longest delay, run time, waiting time and retention a submit may ask for: 30 days.

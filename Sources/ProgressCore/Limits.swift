@@ -7,6 +7,19 @@ public enum ProgressLimits {
     public static let pipelineNameBytes = 64
     /// Stages of one pipeline, written by its author or learned from a job; the work per update is linear in it.
     public static let stages = 64
+    /// Titles of progress bars that mean one stage.
+    public static let stageBars = 16
+    public static let barTitleBytes = 200
+    /// Patterns of one pipeline, each tried on every line of output.
+    public static let patterns = 32
+    public static let patternBytes = 500
+    /// Nested groups, steps of a compiled pattern, and the highest bound of a repetition: matching takes time and memory in
+    /// proportion to the steps times the bytes of a line.
+    public static let patternDepth = 20
+    public static let patternInstructions = 1000
+    public static let patternRepeats = 100
+    /// What patterns see of a line.
+    public static let patternLineBytes = 1000
     /// Steps of one stage: far above any real loop, far below 2^53 (JSON and Lua numbers are doubles).
     public static let steps = 1_000_000_000
     /// Outputs of one job.
@@ -21,4 +34,21 @@ public enum ProgressLimits {
     public static let milestonesPerSecond = 16
     /// Highest configurable update rate.
     public static let reportsPerSecond = 100.0
+
+    /// Ticks of one stage that are kept for a trace.
+    public static let traceTicks = 64
+
+    // MARK: Learned statistics
+
+    /// Fields of one pipeline's statistics: about 150 bytes each, all of them read at a job's start.
+    public static let statisticsFields = 1024
+    /// Name of a field: a stage, a class and what joins them.
+    public static let statisticsFieldBytes = 3 * stageNameBytes
+    /// Sums decay to at most forty times a term; anything near this is damage.
+    public static let statisticsMagnitude = 1e9
+    /// Counted jobs: an integer that every JSON and Lua number holds.
+    public static let statisticsJobs = 1_000_000_000_000
+    /// Different orders of stages that are remembered, and the bytes of one.
+    public static let routes = 8
+    public static let routeBytes = 2048
 }

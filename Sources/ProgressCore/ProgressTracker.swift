@@ -4,21 +4,48 @@
 /// advance; `percent` stays below 100; every number is finite and within `ProgressLimits`, whatever comes in. Time is an
 /// argument, in milliseconds of any one clock; going backwards counts as standing still.
 ///
-/// A stage that is left for a later one counts as done, and so do stages that were skipped. Going back to an earlier stage
-/// holds the bar. With items (`image 2 of 4`) a stage is done in as many parts. A pipeline without stages learns them: what
-/// has no name fills the whole bar, each named stage takes most of what is left. A name that a pipeline with stages does
-/// not know is shown, and moves nothing.
-public struct ProgressTracker<Estimator: ProgressEstimator>: Sendable {
-    var estimator: Estimator
-    var stages: [StageProgress]
-    var visit: StageVisit?
+/// `percent` is time: the share of the job's expected duration that has passed, drawn as a bar that is told speeds and never
+/// jumps. A stage that is left for a later one is over, and so are stages that were skipped. With items (`image 2 of 4`) a
+/// stage is done in as many parts.
+///
+/// The stages are those of the pipeline or of the job's plan. A job with neither is expected to go the way an earlier job of
+/// its pipeline went that began the same; without one, its stages are listed as they come. A name that is on no list is
+/// shown, timed, and finishes no other stage.
+public struct ProgressTracker: Sendable {
+    /// Where the list of stages comes from.
+    private enum Source {
+        case pipeline, plan, route, found
+    }
+
+    struct ListedStage: Sendable {
+        var outline: StageOutline
+        /// How much of it is shown as done, 0…1; never falls.
+        var fraction = 0.0
+        var wasVisited = false
+        /// It came without being listed, so that its place among the others is not known.
+        var isExtra = false
+    }
+
+    var estimator: LearnedEstimator
+    private(set) var stages: [ListedStage] = []
+    private let pipeline: Pipeline
+    private let statistics: LearnedStatistics
+    private var source: Source
+    /// Index of the current stage, and of the last one that was listed; nil before the first.
+    private var current: Int?
+    private var place: Int?
+    /// The stages in the order they were entered, as indices.
+    private var path: [Int] = []
+    private var usesItems = false
+
     var phase: Phase
+    var phaseBeganAtMs: Int
     var now: Int
-    /// The bar as clients draw it: its place when it was last asked for, and the speed that was told then.
-    var bar = (percent: 0.0, atMs: 0, perSecond: 0.0)
+    let startedAtMs: Int
+    var bar: MovingBar
     var phasePercent = 0.0
 
-    /// What is shown: the current stage by its own name, whether known or not, and its counters.
+    /// What is shown: the current stage by its own name, whether listed or not, and its counters.
     var stageName: String?
     var shownFraction: Double?
     var step: Int?
@@ -27,35 +54,58 @@ public struct ProgressTracker<Estimator: ProgressEstimator>: Sendable {
     var items: Int?
     var message: String?
 
-    private let learnsStages: Bool
-    private let hasOwnStages: Bool
-    private var isPlanned = false
     private var durations: [StageDuration] = []
     private var running: (index: Int, sinceMs: Int)?
-
-    /// A learned stage takes this share of what is left of the bar, so that there is room for another one.
-    private static var learnedShare: Double { 0.8 }
+    private(set) var trace: TraceRecorder
 
     /// - Parameters:
     ///   - plan: what the job is going to do, if it said so.
     ///   - items: how many outputs it is going to make, if it said so.
+    ///   - statistics: of earlier jobs of its pipeline.
     ///   - startedAtMs: now.
-    public init(pipeline: Pipeline, estimator: Estimator, plan: [PlannedStage] = [], items: Int? = nil, startedAtMs: Int) {
-        self.estimator = estimator
-        self.stages = pipeline.stages.prefix(ProgressLimits.stages).map {
-            StageProgress(name: $0.name, phase: $0.phase, weight: $0.weight, expectedMs: $0.expectedMs.map(Double.init))
-        }
-        self.phase = pipeline.firstPhase
-        self.hasOwnStages = !pipeline.stages.isEmpty
-        self.learnsStages = pipeline.stages.isEmpty
-        self.now = startedAtMs
-        self.bar.atMs = startedAtMs
+    public init(
+        pipeline: Pipeline,
+        plan: [PlannedStage] = [],
+        items: Int? = nil,
+        statistics: LearnedStatistics = LearnedStatistics(),
+        hints: JobHints = JobHints(),
+        startedAtMs: Int
+    ) {
+        self.pipeline = pipeline
+        self.statistics = statistics
+        self.startedAtMs = startedAtMs
+        now = startedAtMs
+        phase = pipeline.firstPhase
+        phaseBeganAtMs = startedAtMs
+        estimator = LearnedEstimator(statistics: statistics, hints: hints, startedAt: Self.seconds(startedAtMs))
+        bar = MovingBar(startedAt: Self.seconds(startedAtMs))
+        trace = TraceRecorder(startedAtMs: startedAtMs)
+        source = pipeline.stages.isEmpty ? .found : .pipeline
         self.items = Self.count(items, atMost: ProgressLimits.items)
+        if source == .pipeline {
+            list(StageOutline.list(pipeline, statistics: statistics))
+        } else if let route = statistics.routes.first?.route {
+            source = .route
+            list(route.names.map { StageOutline(name: $0) })
+        }
         adopt(plan)
     }
 
-    /// True while the stages were neither given nor announced.
-    private var isLearning: Bool { learnsStages && !isPlanned }
+    static func seconds(_ ms: Int) -> Double { Double(ms) / 1000 }
+
+    private mutating func list(_ outlines: [StageOutline], keeping kept: [Int: Int] = [:]) {
+        let old = stages
+        stages = outlines.enumerated().map { index, outline in
+            var stage = ListedStage(outline: outline)
+            if let known = kept[index] { (stage.fraction, stage.wasVisited) = (old[known].fraction, old[known].wasVisited) }
+            return stage
+        }
+        estimator.list(outlines, keeping: kept)
+        func moved(_ index: Int?) -> Int? { kept.first { $0.value == index }?.key }
+        current = moved(current)
+        place = moved(place)
+        path = path.compactMap(moved)
+    }
 
     // MARK: Input
 
@@ -75,35 +125,47 @@ public struct ProgressTracker<Estimator: ProgressEstimator>: Sendable {
         return phase != phaseBefore || stageName != stageBefore
     }
 
-    /// Takes the job's own plan. For a pipeline with stages it says which of them will run and how long they may take; for
-    /// one without, it is the list of stages. What has been shown is held.
+    /// Takes the job's own plan. For a pipeline with stages it says which of them will run, how large they are and how long they
+    /// may take; for one without, it is the list of stages. What has been shown is held.
     public mutating func adopt(_ plan: [PlannedStage]) {
-        guard !plan.isEmpty else { return }
-        var planned: [PlannedStage] = []
-        for var stage in plan.prefix(ProgressLimits.stages) {
+        guard !plan.isEmpty, source != .plan else { return }
+        var planned: [StageOutline] = []
+        for stage in plan.prefix(ProgressLimits.stages) {
             guard let name = StageName.sanitised(stage.name), !planned.contains(where: { $0.name == name }) else { continue }
-            stage.name = name
-            planned.append(stage)
+            planned.append(StageOutline(stage, name: name))
         }
-        if hasOwnStages {
-            planned.removeAll { stage in !stages.contains { $0.name == stage.name } }
-            guard !planned.isEmpty else { return }
-            reweigh(by: planned)
-        } else if !isPlanned, !planned.isEmpty {
-            isPlanned = true
-            let learned = stages
-            let current = visit.map { learned[$0.stage].name }
-            let weights = Self.weights(of: planned)
-            stages = zip(planned, weights).map { stage, weight in
-                var made = StageProgress(name: stage.name, phase: .generating, weight: weight, expectedMs: Self.declared(stage))
-                if let known = learned.first(where: { $0.name == stage.name }) {
-                    (made.fraction, made.spentMs, made.wasVisited) = (known.fraction, known.spentMs, known.wasVisited)
-                }
-                return made
+        if source == .pipeline {
+            adoptForPipeline(planned)
+        } else if !planned.isEmpty {
+            source = .plan
+            estimator.expectsUnlisted = false
+            var kept: [Int: Int] = [:]
+            for (index, outline) in planned.enumerated() {
+                if let old = stages.lastIndex(where: { $0.outline.name == outline.name }) { kept[index] = old }
             }
-            visit = nil
-            if let index = stages.firstIndex(where: { $0.name == current }) { beginVisit(index) }
+            list(planned, keeping: kept)
         }
+    }
+
+    private mutating func adoptForPipeline(_ planned: [StageOutline]) {
+        guard planned.contains(where: { plan in stages.contains { $0.outline.name == plan.name } }) else { return }
+        var kept: [Int: Int] = [:]
+        var outlines: [StageOutline] = []
+        for (index, stage) in stages.enumerated() {
+            var outline = stage.outline
+            if let plan = planned.first(where: { $0.name == outline.name }) {
+                outline.units = plan.units ?? outline.units
+                outline.work = plan.work ?? outline.work
+                outline.declaredMs = plan.declaredMs ?? outline.declaredMs
+                outline.probability = 1
+            } else if !stage.wasVisited {
+                // It is not going to run.
+                outline.probability = 0
+            }
+            kept[index] = index
+            outlines.append(outline)
+        }
+        list(outlines, keeping: kept)
     }
 
     // MARK: Stages
@@ -113,91 +175,92 @@ public struct ProgressTracker<Estimator: ProgressEstimator>: Sendable {
         var doneShare = 1.0
         if let item, let items, items > 1, update.item != nil || item < items { doneShare = Double(item) / Double(items) }
         if update.item == nil, item == items { item = nil }
-        endVisit()
+        let index = find(name) ?? reroute(to: name) ?? append(name)
+        leave(for: index, doneShare: doneShare)
         stageName = name
         step = nil
         steps = nil
         shownFraction = nil
         message = nil
         beginDuration(name)
-        if let index = stages.firstIndex(where: { $0.name == name }) {
-            enter(index, doneShare: doneShare)
-        } else if isLearning, stages.count < ProgressLimits.stages {
-            learn(name)
-        }
+        trace.enter(name, atMs: now)
+        begin(index)
     }
 
-    private mutating func enter(_ index: Int, doneShare: Double) {
-        for earlier in stages[..<index].indices where stages[earlier].fraction < doneShare { stages[earlier].fraction = doneShare }
-        beginVisit(index)
-        if stages[index].phase.rank > phase.rank {
-            phase = stages[index].phase
-            phasePercent = 0
-        }
-    }
-
-    private mutating func learn(_ name: String) {
-        var used = 0.0
-        for index in stages.indices {
-            // Whatever was not done of earlier stages is not going to be: their share shrinks to what was.
-            if stages[index].fraction < 1, stages[index].name.isEmpty { stages[index].weight *= stages[index].fraction }
-            stages[index].fraction = 1
-            used += stages[index].weight
-        }
-        // The unnamed stage is the whole job, for as long as nothing else is named.
-        let share = name.isEmpty ? 1 : Self.learnedShare
-        stages.append(StageProgress(name: name, phase: .generating, weight: max(0, 1 - used) * share))
-        beginVisit(stages.count - 1)
-    }
-
-    private mutating func beginVisit(_ index: Int) {
+    private mutating func begin(_ index: Int?, sinceStart: Bool = false) {
+        current = index
+        estimator.enter(index, at: Self.seconds(now), sinceStart: sinceStart)
+        guard let index else { return }
+        if !stages[index].isExtra { place = index }
+        let isNew = !usesItems || !path.contains(index)
+        if isNew, path.count < ProgressLimits.stages { path.append(index) }
         stages[index].wasVisited = true
-        visit = StageVisit(stage: index, enteredAtMs: now, fractionAtEntry: stages[index].fraction, lastTickAtMs: now)
+        if stages[index].outline.phase.rank > phase.rank {
+            phase = stages[index].outline.phase
+            phasePercent = 0
+            phaseBeganAtMs = now
+        }
     }
 
-    private mutating func endVisit() {
-        if let visit { stages[visit.stage].spentMs += now - visit.enteredAtMs }
-        visit = nil
+    /// The stage of this name that comes next, else one that was there before.
+    private func find(_ name: String) -> Int? {
+        if let place, let next = stages.indices.first(where: { $0 > place && stages[$0].outline.name == name }) { return next }
+        return stages.lastIndex { $0.outline.name == name }
     }
 
-    private mutating func reweigh(by planned: [PlannedStage]) {
-        var sum = 0.0
-        for index in stages.indices {
-            if let plan = planned.first(where: { $0.name == stages[index].name }) {
-                if let declared = Self.declared(plan) { stages[index].expectedMs = declared }
-                sum += stages[index].weight
-            } else if !stages[index].wasVisited {
-                // It is not going to run.
-                stages[index].weight = 0
-                stages[index].expectedMs = 0
-                stages[index].fraction = 1
-            } else {
-                sum += stages[index].weight
+    /// Another way that an earlier job went, on which this job's stages so far lie, and then `name`.
+    private mutating func reroute(to name: String) -> Int? {
+        guard source == .route else { return nil }
+        let wanted = path.map { stages[$0].outline.name } + [name]
+        for candidate in statistics.routes {
+            let names = candidate.route.names
+            var places: [Int] = []
+            for name in wanted {
+                guard let next = names.indices.first(where: { $0 > places.last ?? -1 && names[$0] == name }) else { break }
+                places.append(next)
             }
+            guard places.count == wanted.count, let last = places.last else { continue }
+            var kept: [Int: Int] = [:]
+            for (new, old) in zip(places, path) { kept[new] = old }
+            list(names.map { StageOutline(name: $0) }, keeping: kept)
+            return last
         }
-        guard sum > 0 else { return }
-        for index in stages.indices { stages[index].weight /= sum }
+        // None: what was expected is not going to come.
+        source = .found
+        estimator.expectsUnlisted = true
+        let visited = stages.indices.filter { stages[$0].wasVisited }
+        list(visited.map { stages[$0].outline }, keeping: Dictionary(uniqueKeysWithValues: visited.enumerated().map { ($0, $1) }))
+        return nil
     }
 
-    private static func declared(_ stage: PlannedStage) -> Double? {
-        stage.declaredMs.flatMap { (1...ProgressLimits.durationMs).contains($0) ? Double($0) : nil }
+    private mutating func append(_ name: String) -> Int? {
+        guard stages.count < ProgressLimits.stages else { return nil }
+        var stage = ListedStage(outline: StageOutline(name: name, phase: phase))
+        stage.isExtra = source != .found
+        stages.append(stage)
+        estimator.append(stage.outline)
+        // The unnamed stage is the whole job, for as long as nothing else is named.
+        if source == .found { estimator.expectsUnlisted = !name.isEmpty }
+        return stages.count - 1
     }
 
-    /// Declared durations if all have one, else units × work if that is known of all, else equal shares.
-    private static func weights(of plan: [PlannedStage]) -> [Double] {
-        func positive(_ value: Double?) -> Double? {
-            value.flatMap { $0 > 0 && $0 <= ProgressLimits.planUnits ? $0 : nil }
+    private mutating func leave(for index: Int?, doneShare: Double) {
+        let time = Self.seconds(now)
+        guard let next = index else { return estimator.leave(at: time, share: nil) }
+        let isForward = !stages[next].isExtra && next > place ?? -1
+        if let current {
+            let isOver = stages[current].isExtra || isForward
+            let share = isOver ? (stages[current].isExtra ? 1 : doneShare) : doneShare < 1 ? doneShare : nil
+            if let share { stages[current].fraction = max(stages[current].fraction, share) }
+            estimator.leave(at: time, share: share)
+        } else {
+            estimator.leave(at: time, share: nil)
         }
-        var shares = plan.compactMap(declared)
-        if shares.count < plan.count {
-            shares = plan.compactMap { stage in
-                guard stage.units != nil || stage.work != nil else { return nil }
-                return (positive(stage.units) ?? 1) * (positive(stage.work) ?? 1)
-            }
+        guard isForward else { return }
+        for earlier in 0..<next where !stages[earlier].isExtra && stages[earlier].fraction < doneShare {
+            stages[earlier].fraction = doneShare
+            if doneShare >= 1 { estimator.skip(earlier..<earlier + 1) } else { estimator.setShare(doneShare, of: earlier) }
         }
-        if shares.count < plan.count { shares = plan.map { _ in 1 } }
-        let sum = shares.reduce(0, +)
-        return shares.map { $0 / sum }
     }
 
     // MARK: Ticks
@@ -211,6 +274,7 @@ public struct ProgressTracker<Estimator: ProgressEstimator>: Sendable {
             item = nextItem
         }
         items = totalItems
+        usesItems = usesItems || item != nil
         steps = Self.count(update.steps, atMost: ProgressLimits.steps) ?? steps
         if let value = update.step { step = min(max(value, 0), steps ?? ProgressLimits.steps) }
         let parts = item == nil ? 1 : Double(items ?? 1)
@@ -224,29 +288,27 @@ public struct ProgressTracker<Estimator: ProgressEstimator>: Sendable {
             within = 0
         }
         guard let within else { return }
-        let tickSize = update.percent == nil ? steps.map { 1 / Double($0) / parts } : nil
-        note(fraction: (offset + within) / parts, tickSize: tickSize)
+        let units = update.percent == nil ? Double(steps ?? 1) * parts : nil
+        note(fraction: (offset + within) / parts, units: units)
     }
 
-    private mutating func note(fraction: Double, tickSize: Double?) {
-        if visit == nil, stageName == nil {
+    private mutating func note(fraction: Double, units: Double?) {
+        if current == nil, stageName == nil {
             // Before any stage was named: the first one, or the whole job when stages are learned.
-            if let first = stages.indices.first { beginVisit(first) } else if isLearning { learn("") }
+            let index = source == .found ? append("") : find("") ?? reroute(to: "") ?? (source == .found ? append("") : 0)
+            leave(for: index, doneShare: 1)
+            begin(index, sinceStart: true)
         }
-        guard var visit, stageName == nil || stages[visit.stage].name == stageName else {
-            // A stage that the pipeline does not know.
+        guard let current else {
             shownFraction = max(shownFraction ?? 0, fraction)
             return
         }
-        let known = stages[visit.stage].fraction
-        if fraction > known {
-            visit.ticks += 1
-            visit.tickSize = tickSize ?? (fraction - known)
-            visit.lastTickAtMs = now
-            stages[visit.stage].fraction = fraction
-            self.visit = visit
-        }
-        shownFraction = stages[visit.stage].fraction
+        let known = stages[current].fraction
+        let size = units.map { 1 / max($0, 1) } ?? max(fraction - known, 0.01)
+        estimator.tick(share: fraction, size: size, units: units, at: Self.seconds(now))
+        trace.tick(units.map { (fraction * $0).rounded() } ?? (fraction * 100).rounded(), units: units ?? 100, atMs: now)
+        stages[current].fraction = max(known, fraction)
+        shownFraction = stages[current].fraction
     }
 
     /// Counts make sense from 1; others are as if not given.
@@ -279,11 +341,13 @@ public struct ProgressTracker<Estimator: ProgressEstimator>: Sendable {
         if let running { list[running.index].ms += max(now, atMs) - running.sinceMs }
         return list
     }
-}
 
-extension ProgressTracker where Estimator == WeightedEstimator {
-    /// A tracker with the estimator that needs no history.
-    public init(pipeline: Pipeline, plan: [PlannedStage] = [], items: Int? = nil, startedAtMs: Int) {
-        self.init(pipeline: pipeline, estimator: WeightedEstimator(), plan: plan, items: items, startedAtMs: startedAtMs)
+    /// What the job taught, at its good end. The tracker is of no further use.
+    public mutating func finish(atMs: Int) -> LearningRecord {
+        advanceClock(to: atMs)
+        estimator.leave(at: Self.seconds(now), share: 1)
+        trace.end(atMs: now)
+        let names = path.map { stages[$0].outline.name }
+        return estimator.record(endedAt: Self.seconds(now), route: source == .plan ? nil : StageRoute(names))
     }
 }

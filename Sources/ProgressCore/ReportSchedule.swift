@@ -38,6 +38,9 @@ public struct ReportSchedule: Sendable {
 
     public let policy: ReportPolicy
     private var last: (state: ProgressState, atMs: Int)?
+    /// How far, in points, the bar as it is drawn has run away from the one that would be told, and until when that is counted.
+    private var drift = 0.0
+    private var countedAtMs = 0
     /// Times of the last phase and stage changes, a ring.
     private var milestones: [Int] = []
     private var oldest = 0
@@ -47,8 +50,11 @@ public struct ReportSchedule: Sendable {
     }
 
     /// What to do with `state` now.
-    public func decide(_ state: ProgressState, atMs now: Int) -> Decision {
+    public mutating func decide(_ state: ProgressState, atMs now: Int) -> Decision {
         guard let last else { return .sendNow }
+        let passed = Double(max(0, now - countedAtMs)) / 1000
+        drift += ((state.percentPerSecond ?? 0) - (last.state.percentPerSecond ?? 0)) * passed
+        countedAtMs = max(countedAtMs, now)
         let due: Int
         if state.phase != last.state.phase || state.stage != last.state.stage {
             let isFull = milestones.count == ProgressLimits.milestonesPerSecond
@@ -79,6 +85,8 @@ public struct ReportSchedule: Sendable {
             }
         }
         last = (state, now)
+        drift = 0
+        countedAtMs = now
     }
 
     /// Where a client draws the bar, `sinceMs` after it received `state`.
@@ -95,6 +103,7 @@ public struct ReportSchedule: Sendable {
     private func isDrawnWrong(_ state: ProgressState, last: ProgressState, sinceMs: Int) -> Bool {
         // Nobody extrapolates the percent of a stage: a whole point of it is worth a look.
         if abs((state.stagePercent ?? 0) - (last.stagePercent ?? 0)) >= 1 { return true }
+        if abs(drift) > policy.tolerance { return true }
         return abs(Self.drawnPercent(last, sinceMs: sinceMs) - state.percent) > policy.tolerance
     }
 }

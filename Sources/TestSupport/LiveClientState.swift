@@ -34,7 +34,7 @@ final class LiveClientState: Sendable {
 
     /// The next event that `predicate` accepts; those before it are passed over.
     func next(within limit: Duration, where predicate: (ReceivedEvent) -> Bool) async throws -> ReceivedEvent {
-        let deadline = ContinuousClock.now.advanced(by: limit)
+        let deadline = ContinuousClock.now.advanced(by: patience(limit))
         while true {
             let (found, isOver) = content.withLock { content -> (ReceivedEvent?, Bool) in
                 while content.position < content.events.count {

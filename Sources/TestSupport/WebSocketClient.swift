@@ -84,12 +84,16 @@ public final class WebSocketClient: Sendable {
     public var isClosed: Bool { state.content.withLock { $0.isClosed } }
 
     /// Stops reading the socket, or goes on: the kernel's buffers fill and the server sees a stalled peer.
-    public func setReading(_ isReading: Bool) async throws { try await channel.setOption(.autoRead, value: isReading).get() }
+    public func setReading(_ isReading: Bool) async throws {
+        // Megabytes through a window of a small buffer would take TCP minutes.
+        if isReading { try await channel.setOption(.socketOption(.so_rcvbuf), value: 1 << 20).get() }
+        try await channel.setOption(.autoRead, value: isReading).get()
+    }
 
     /// Closes in good order and waits for the end.
     public func close() async {
         try? await channel.writeAndFlush(WebSocketFrame.close(.normal, mask: 7))
-        try? await eventually(within: .seconds(3)) { isClosed }
+        try? await eventually(within: .seconds(3), "the close") { isClosed }
         try? await channel.close()
     }
 

@@ -60,4 +60,10 @@ enum Limits {
     static let socketPathBytes = 107
     /// One message to a benchmark's watcher.
     static let benchMessageBytes = 1024 * 1024
+
+    // Replay
+    /// Jobs that run at once in a replay.
+    static let replayedJobs = 10_000
+    /// A file of traces; a job has a few kB.
+    static let traceFileBytes = 64 << 20
 }

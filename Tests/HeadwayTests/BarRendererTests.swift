@@ -38,6 +38,34 @@ struct BarRendererTests {
         #expect(lines[1] == "  ✓ 2 done  ▸ shape_generation 21/50  · 2 more")
     }
 
+    @Test func aGroupShowsItsChildren() throws {
+        var view = JobView(job: "book", stages: ["never", "shown"])
+        let json =
+            #"{"job":"book","seq":7,"type":"progress","phase":"GENERATING","percent":52.5,"children":{"expected":5,"waiting":1,"running":1,"#
+            + #""complete":2,"failed":1,"cancelled":0},"attempt":1,"at":1}"#
+        _ = view.apply(try #require(JobEvent.parse(json)), at: .zero)
+        let lines = texts([view], width: 100)
+        #expect(lines[0].contains(" 52.5 %  GENERATING"))
+        #expect(lines[1] == "  2 of 5 done, 1 running, 1 waiting, 1 failed")
+        var plain = PlainLines(namesJobs: false)
+        let line = plain.line(for: view, change: .milestone, now: .zero)
+        #expect(line == "GENERATING  52.5 %  2 of 5 done, 1 running, 1 waiting, 1 failed")
+    }
+
+    @Test func aHeldJobSaysThatItsOwnersLimitHoldsIt() throws {
+        var view = JobView(job: "J")
+        _ = view.apply(.state(1, .queued, type: "phase"), at: .zero)
+        _ = view.apply(
+            try #require(JobEvent.parse(#"{"job":"J","type":"queue","held_by":"tenant_limit","own_ahead":2,"at":1}"#)),
+            at: .zero
+        )
+        #expect(ProgressText.phase(of: view) == "QUEUED, at your limit of running jobs, 2 of yours first")
+        _ = view.apply(try #require(JobEvent.parse(#"{"job":"J","type":"queue","queue_position":3,"queue_ahead":3,"at":1}"#)), at: .zero)
+        #expect(ProgressText.phase(of: view) == "QUEUED, 3 ahead")
+        _ = view.apply(.state(2, percent: 1), at: .zero)
+        #expect(ProgressText.phase(of: view) == "GENERATING")
+    }
+
     @Test func theEstimateAgesBetweenEvents() {
         #expect(texts([view()], width: 120, now: .seconds(30))[0].hasSuffix("about 10 s"))
         #expect(texts([view()], width: 120, now: .seconds(300))[0].hasSuffix("about 1 s"))

@@ -1,11 +1,12 @@
 import Glibc
+import JobStore
 import TestSupport
 import Testing
 
 @testable import headway
 
 /// The program as a process: exit codes, and one line on stderr that names what to change.
-@Suite(.timeLimit(.minutes(1))) struct CommandLineTests {
+@Suite(.timeLimit(.minutes(5))) struct CommandLineTests {
     private struct Outcome {
         let exit: TestSupport.ChildProcess.Exit
         let output: String
@@ -51,6 +52,9 @@ import Testing
         (["submit"], "headway: --queue (or HEADWAY_SUBMIT_QUEUE"),
         (["submit", "--queue", "q", "--params", "[1]"], "headway: --params: not a JSON object"),
         (["submit", "--queue", "q", "--output", "x"], "headway: --output needs --watch"),
+        (["retry", "J", "--params", "[1]"], "headway: --params: not a JSON object"),
+        (["why"], "headway: Missing expected argument"),
+        (["scripts", "nope"], "headway: there is no script 'nope'; there are: advance, audit, cancel"),
     ])
     func mistakesEndWithTwoAndOneLine(_ arguments: [String], _ expected: String) async throws {
         let outcome = try await run(arguments)
@@ -67,7 +71,10 @@ import Testing
 
     @Test func whatIsNotThereIsALostLink() async throws {
         let nowhere = "http://127.0.0.1:1"
-        for arguments in [["show", "J"], ["cancel", "J"], ["submit", "--queue", "q"], ["watch", "J", "--lost-after", "1s"], ["health"]] {
+        for arguments in [
+            ["show", "J"], ["why", "J"], ["retry", "J"], ["cancel", "J"], ["submit", "--queue", "q"], ["watch", "J", "--lost-after", "1s"],
+            ["health"],
+        ] {
             let outcome = try await run(arguments + ["--gateway", nowhere])
             #expect(outcome.exit == .status(5), "\(arguments): \(outcome.errors)")
         }
@@ -81,6 +88,17 @@ import Testing
         let version = try await run(["--version"])
         #expect(version.exit == .status(0) && version.output == "\(Version.text)\n")
         #expect(try await run(["config"]).exit == .status(0))
+    }
+
+    @Test func scriptsArePrintedAsRedisTakesThem() async throws {
+        let list = try await run(["scripts"])
+        #expect(list.exit == .status(0))
+        for script in JobStore.scripts {
+            #expect(list.output.contains("\n\(script.name) ") && list.output.contains(script.sha1), "\(script.name)")
+            #expect(!script.summary.isEmpty && list.output.contains(script.summary), "\(script.name)")
+        }
+        let report = try await run(["scripts", "report"])
+        #expect(report.exit == .status(0) && report.output == JobStore.scripts.first { $0.name == "report" }?.source)
     }
 
     @Test func watchEndsAsItsJobs() async throws {

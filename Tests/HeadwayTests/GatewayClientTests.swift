@@ -5,7 +5,7 @@ import Testing
 
 @testable import headway
 
-@Suite(.timeLimit(.minutes(1))) struct GatewayClientTests {
+@Suite(.timeLimit(.minutes(5))) struct GatewayClientTests {
     private func client(
         _ script: @escaping @Sendable (FakeGateway.Request, Int) -> FakeGateway.Reply,
         during body: (GatewayClient, FakeGateway) async throws -> Void
@@ -97,6 +97,45 @@ import Testing
             #expect(job == "J9")
             #expect(gateway.seen.count == 3 && Set(gateway.seen.map(\.body)).count == 1)
             #expect(gateway.seen[0].body.contains("idempotency_key"))
+        }
+    }
+
+    @Test func aChildWithoutNumberIsSubmittedOnce() async throws {
+        let flags: [SettingsReader.Flag] = [.init(Settings.submitQueue, "gpu"), .init(Settings.submitParent, "G")]
+        let request = try SubmitRequest(SettingsReader(flags: flags, environment: [:], file: nil))
+        try await client { _, _ in
+            .broken
+        } during: { client, gateway in
+            let error = await #expect(throws: CommandError.self) { _ = try await request.send(to: client) }
+            #expect(error?.code == .linkLost && gateway.seen.count == 1)
+        }
+    }
+
+    @Test func aRetryWithALostReplyIsAskedForAgain() async throws {
+        try await client { _, count in
+            count < 2 ? .broken : .answer(status: 201, body: #"{"job":"J2"}"#)
+        } during: { client, gateway in
+            let job = try await RetryCommand.send("a:b", #"{"x":1}"#, to: client).job
+            #expect(job == "J2")
+            #expect(gateway.seen.map(\.path) == Array(repeating: "/v1/jobs/a%3Ab/retry", count: 3))
+            #expect(gateway.seen.last?.body == #"{"params":{"x":1}}"#)
+        }
+    }
+
+    @Test func aDiagnosisIsToldInWords() async throws {
+        let json =
+            #"{"job":"J","phase":"QUEUED","queue":"gpu","attempt":2,"max_attempts":3,"at":100000,"reasons":["#
+            + #"{"code":"in_line","message":"2 jobs are ahead of it","queue_ahead":2}],"#
+            + #""failures":[{"attempt":1,"at":40000,"code":"oom","message":"the card\nis full"}]}"#
+        try await client { _, count in
+            count == 0 ? .answer(status: 200, body: json) : .answer(status: 404, body: #"{"error":{"code":"job_not_found"}}"#)
+        } during: { client, gateway in
+            let lines = try #require(DiagnosisText(json: try await client.why("J"))).lines
+            #expect(lines.first == "J: QUEUED in gpu, attempt 2 of 3")
+            #expect(lines.dropFirst().first == "  2 jobs are ahead of it")
+            #expect(lines.count == 3 && lines[2].hasPrefix("  attempt 1 failed") && lines[2].contains("(oom)"))
+            let error = await #expect(throws: CommandError.self) { _ = try await client.why("J") }
+            #expect(error?.code == .absent && gateway.seen.map(\.path) == ["/v1/jobs/J/why", "/v1/jobs/J/why"])
         }
     }
 

@@ -3,7 +3,7 @@ import Testing
 
 @testable import headway
 
-@Suite(.timeLimit(.minutes(1))) struct JobWatcherTests {
+@Suite(.timeLimit(.minutes(5))) struct JobWatcherTests {
     /// Keeps what a watch hears.
     private final class Recorder: WatchSink {
         private let heard = Mutex<(raw: [String], links: [JobView.Link])>(([], []))

@@ -5,7 +5,7 @@ import Testing
 
 @testable import headway
 
-@Suite(.timeLimit(.minutes(1))) struct PrivateRedisTests {
+@Suite(.timeLimit(.minutes(5))) struct PrivateRedisTests {
     private let searchPath = "/usr/local/bin:/usr/bin:/bin"
     private let logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
 

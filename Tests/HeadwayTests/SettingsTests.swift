@@ -48,7 +48,7 @@ struct SettingsTests {
 
     /// A value that a setting takes, other than its default.
     private static func sample(_ info: SettingInfo) -> String {
-        let candidates = ["true", "7", "7s", "debug", "json", "127.0.0.1:99", "redis://h", "http://h", "a-name", "{}"]
+        let candidates = ["true", "7", "7s", "debug", "json", "127.0.0.1:99", "redis://h", "http://h", "a-name", "{}", "off"]
         return candidates.first { info.isValid(info.isList ? .list([$0]) : .scalar($0)) } ?? "x"
     }
 

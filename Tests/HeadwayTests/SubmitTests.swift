@@ -32,6 +32,36 @@ struct SubmitTests {
         #expect(json == #"{"queue":"gpu","pipeline":"generic","id":"J-1","priority":3,"params":{}}"#)
     }
 
+    @Test func aGroupNeedsNoQueueAndItsChildrenNameIt() throws {
+        func json(_ flags: [SettingsReader.Flag]) throws -> String {
+            try SubmitRequest(SettingsReader(flags: flags, environment: [:], file: nil)).json(uploads: [], idempotencyKey: "k")
+        }
+        #expect(try json([.init(Settings.submitChildren, "3")]) == #"{"children":3,"idempotency_key":"k","params":{}}"#)
+        #expect(
+            try json([.init(Settings.submitQueue, "gpu"), .init(Settings.submitParent, "G"), .init(Settings.submitPrefer, "sdxl")])
+                == #"{"queue":"gpu","pipeline":"generic","parent":"G","prefer":"sdxl","params":{}}"#
+        )
+        #expect(
+            try json([.init(Settings.submitQueue, "gpu"), .init(Settings.submitParent, "G"), .init(Settings.submitID, "G~2")])
+                == #"{"queue":"gpu","pipeline":"generic","parent":"G","id":"G~2","params":{}}"#
+        )
+    }
+
+    @Test func familiesThatCannotBeAreRefused() {
+        let wrong: [([SettingsReader.Flag], String)] = [
+            ([.init(Settings.submitChildren, "3"), .init(Settings.submitParent, "G")], "exclude each other"),
+            ([.init(Settings.submitChildren, "3"), .init(Settings.submitPriority, "9")], "to its children"),
+            ([.init(Settings.submitChildren, "0")], "--children"),
+            ([.init(Settings.submitParent, "G~1")], "is no group"),
+            ([.init(Settings.submitParent, "G"), .init(Settings.submitID, "H~1")], "no child of G"),
+            ([.init(Settings.submitID, "H~1")], "give --parent H too"),
+            ([.init(Settings.submitPrefer, "a b")], "--prefer"),
+        ]
+        for (flags, expected) in wrong {
+            #expect { _ = try request(flags) } throws: { "\($0)".contains(expected) }
+        }
+    }
+
     @Test(arguments: [
         ("[]", "not a JSON object"), ("{", "not a JSON object"), ("{\"a\":}", "not a JSON object"), ("5", "not a JSON object"),
         ("@/nonexistent/params.json", "/nonexistent/params.json: No such file"),

@@ -4,7 +4,7 @@ import TestSupport
 import Testing
 
 /// What people and programs send by mistake or on purpose: a typed answer that names what to change, and a gateway that lives on.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct BadInputTests {
+@Suite(.serialized, .timeLimit(.minutes(5))) struct BadInputTests {
     @Test func everyBadSubmitIsRefusedByName() async throws {
         try await Deployment.with { deployment in
             let gateway = try await deployment.gateway()

@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// One job, watched over every transport at once: the same truth on each.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct TransportTests {
+@Suite(.serialized, .timeLimit(.minutes(5))) struct TransportTests {
     private struct PollAnswer: Decodable {
         let state: WireEvent
         let events: [WireEvent]

@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// A worker that dies between any two of its commands: what was accepted is run again or ends, and nothing is torn.
-@Suite(.timeLimit(.minutes(2))) struct CutPointTests {
+@Suite(.timeLimit(.minutes(5))) struct CutPointTests {
     /// The commands of one job's worker, in order.
     private static let script: [@Sendable (JobStore, Lease) async throws -> Void] = [
         { store, lease in _ = try await store.advance(lease, write: 1, to: ProgressState(phase: .analyzing, percent: 1, stage: "load")) },

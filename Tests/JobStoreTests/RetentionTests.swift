@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// Nothing of a job is kept for ever (invariant 11), and nothing that is alive expires.
-@Suite(.timeLimit(.minutes(1))) struct RetentionTests {
+@Suite(.timeLimit(.minutes(5))) struct RetentionTests {
     @Test func afterTheTTLsOnlyTheNamedKeysAreLeft() async throws {
         try await StoreFixture.with(settings: StoreFixture.quickSettings) { fixture in
             let store = fixture.store

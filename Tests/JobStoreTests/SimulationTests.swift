@@ -9,7 +9,7 @@ import Testing
 
 /// Thousands of random commands of several workers, some of them dead or stale, against a real Redis; what was published is
 /// then held against the invariants. A failing seed is printed and replays.
-@Suite(.timeLimit(.minutes(3))) struct SimulationTests {
+@Suite(.timeLimit(.minutes(5))) struct SimulationTests {
     @Test(arguments: [1, 2, 3] as [UInt64])
     func randomWorkersKeepTheInvariants(seed: UInt64) async throws {
         var settings = StoreFixture.quickSettings

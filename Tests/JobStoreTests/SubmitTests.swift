@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// Submits, order, limits, and what Redis itself can do wrong.
-@Suite(.timeLimit(.minutes(1))) struct SubmitTests {
+@Suite(.timeLimit(.minutes(5))) struct SubmitTests {
     @Test func theSameSubmitTwiceIsOneJob() async throws {
         try await StoreFixture.with { fixture in
             let job = try fixture.job("a")
@@ -94,13 +94,13 @@ import Testing
         try await StoreFixture.with { fixture in
             let clock = ContinuousClock()
             let start = clock.now
-            async let waited: Void = fixture.store.waitForWork(queues: ["other", "gpu"], atMost: .seconds(20))
+            async let waited: Void = fixture.store.waitForWork(queues: ["other", "gpu"], atMost: .seconds(60))
             try await eventually(within: .seconds(5), "the blocked worker") {
                 (try await fixture.redis.send(["CLIENT", "LIST"]).string ?? "").contains("cmd=blpop")
             }
             _ = try await fixture.submit("a")
             try await waited
-            #expect(clock.now - start < .seconds(15), "it was woken, it did not time out")
+            #expect(clock.now - start < .seconds(50), "it was woken, it did not time out")
         }
     }
 

@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// The verbs of one job's life, against a real Redis.
-@Suite(.timeLimit(.minutes(1))) struct WorkerVerbTests {
+@Suite(.timeLimit(.minutes(5))) struct WorkerVerbTests {
     @Test func aJobGoesFromSubmitToComplete() async throws {
         try await StoreFixture.with { fixture in
             let store = fixture.store

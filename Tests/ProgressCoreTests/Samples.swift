@@ -25,15 +25,27 @@ enum Samples {
 
 /// A tracker behind a reference: `#expect` cannot capture a value that changes.
 final class TrackedJob {
-    private var tracker: ProgressTracker<WeightedEstimator>
+    private var tracker: ProgressTracker
 
-    init(pipeline: Pipeline, plan: [PlannedStage] = [], startedAtMs: Int = 0) {
-        tracker = ProgressTracker(pipeline: pipeline, plan: plan, startedAtMs: startedAtMs)
+    init(
+        pipeline: Pipeline,
+        plan: [PlannedStage] = [],
+        statistics: LearnedStatistics = LearnedStatistics(),
+        hints: JobHints = JobHints(),
+        startedAtMs: Int = 0
+    ) {
+        tracker = ProgressTracker(pipeline: pipeline, plan: plan, statistics: statistics, hints: hints, startedAtMs: startedAtMs)
     }
 
     @discardableResult
     func apply(_ update: ProgressUpdate, atMs: Int) -> Bool { tracker.apply(update, atMs: atMs) }
     func adopt(_ plan: [PlannedStage]) { tracker.adopt(plan) }
-    func state(atMs: Int) -> ProgressState { tracker.state(atMs: atMs) }
+    /// The state at a time, which watchers are then sent.
+    func state(atMs: Int) -> ProgressState {
+        let state = tracker.state(atMs: atMs)
+        tracker.published(state, atMs: atMs)
+        return state
+    }
+    func finish(atMs: Int) -> LearningRecord { tracker.finish(atMs: atMs) }
     func stageDurations(atMs: Int) -> [StageDuration] { tracker.stageDurations(atMs: atMs) }
 }

@@ -5,7 +5,7 @@ import Testing
 @testable import RedisLink
 
 /// The handler on a channel without a socket and with a clock that only the test moves.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct CommandHandlerTests {
     private final class Bench {
         let channel = EmbeddedChannel()
@@ -230,7 +230,7 @@ struct CommandHandlerTests {
     }
 }
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct HandshakeTests {
     private func handshake(
         _ configuration: RedisConfiguration,

@@ -4,7 +4,7 @@ import Testing
 
 @testable import RedisLink
 
-@Suite(.timeLimit(.minutes(2)))
+@Suite(.timeLimit(.minutes(5)))
 struct HiredisReaderTests {
     private func reader(bytesMax: Int = 8 << 20, elementsMax: Int = 1 << 16, feedBytes: Int = 64 << 10) -> HiredisReader {
         HiredisReader(bytesMax: bytesMax, elementsMax: elementsMax, feedBytes: feedBytes)

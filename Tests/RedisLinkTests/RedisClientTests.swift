@@ -44,7 +44,7 @@ func redisError(_ body: () async throws -> Void) async -> RedisError? {
     return nil
 }
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct RedisClientTests {
     @Test(arguments: [true, false])
     func sendsAndReceives(overTCP: Bool) async throws {

@@ -3,7 +3,7 @@ import TestSupport
 import Testing
 
 /// The servers that the other tests stand on.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct RedisServerTests {
     @Test func durableServerKeepsAcknowledgedWritesOverKillAndRestart() async throws {
         let server = try await RedisServer.start(.init(isDurable: true))

@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 
 /// Subscriptions against a real Redis, with its faults.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct RedisSubscriberTests {
     private struct Bench: Sendable {
         let server: RedisServer

@@ -5,7 +5,7 @@ import Testing
 
 @testable import RedisLink
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct SubscriberHandlerTests {
     private final class Owner: SubscriberHandlerOwner {
         var events: [String] = []

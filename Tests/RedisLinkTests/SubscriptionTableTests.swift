@@ -1,12 +1,12 @@
 import NIOCore
-import NIOEmbedded
+import NIOPosix
 import TestSupport
 import Testing
 
 @testable import RedisLink
 
 /// The table against a model server that handles commands in order and answers late.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct SubscriptionTableTests {
     /// What a Redis would do with the commands of one connection.
     private struct Server {
@@ -31,7 +31,7 @@ struct SubscriptionTableTests {
         var channels: Set<String>
     }
 
-    private let loop = EmbeddedEventLoop()
+    private let loop = MultiThreadedEventLoopGroup.singleton.any()
 
     private func ticket(_ count: Int = 1) -> SubscribeTicket {
         SubscribeTicket(channels: count, deadline: .distantFuture, promise: loop.makePromise())

@@ -3,7 +3,7 @@ import Synchronization
 import Telemetry
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct LineLogHandlerTests {
+@Suite(.timeLimit(.minutes(5))) struct LineLogHandlerTests {
     /// Keeps what a logger wrote.
     private final class Sink: Sendable {
         private let written = Mutex<[[UInt8]]>([])

@@ -2,7 +2,7 @@ import Telemetry
 import Testing
 
 /// What a Prometheus server would complain about, checked on the text itself.
-@Suite(.timeLimit(.minutes(1))) struct MetricsRegistryTests {
+@Suite(.timeLimit(.minutes(5))) struct MetricsRegistryTests {
     @Test func theSameNameAndLabelsAreOneInstrument() {
         let registry = MetricsRegistry()
         let first = registry.counter("headway_test_things_total", help: "Things.", labels: ["kind": "a"])

@@ -5,29 +5,46 @@ import Testing
 
 @testable import WorkerRuntime
 
-@Suite(.timeLimit(.minutes(1))) struct DecisionTests {
+@Suite(.timeLimit(.minutes(5))) struct DecisionTests {
+    private static let limits = RunLimits(runtimeMs: 50, stallMs: 70, quotaBytes: 90)
     private static let failure = BackendError(code: "generator_failed", message: "m", isRecoverable: true)
 
     @Test func theEndFollowsFromWorkAndOrder() {
         let outcomes: [WorkOutcome] = [.done(resultJSON: "{}"), .failed(Self.failure), .stopped]
         for outcome in outcomes {
-            #expect(EndAction.decide(outcome, stop: .leaseLost, limitMs: 1) == .nothing)
+            #expect(EndAction.decide(outcome, stop: .leaseLost, limits: Self.limits) == .nothing)
         }
-        for stop in [nil, StopReason.shutdown, .timeout, .cancelled] {
-            #expect(EndAction.decide(.done(resultJSON: "{}"), stop: stop, limitMs: 1) == .complete(resultJSON: "{}"))
+        for stop in [nil, StopReason.shutdown, .timeout, .stalled, .quotaExceeded, .cancelled] {
+            #expect(EndAction.decide(.done(resultJSON: "{}"), stop: stop, limits: Self.limits) == .complete(resultJSON: "{}"))
         }
-        #expect(EndAction.decide(.stopped, stop: .cancelled, limitMs: 1) == .acknowledgeCancel)
-        #expect(EndAction.decide(.failed(Self.failure), stop: .cancelled, limitMs: 1) == .acknowledgeCancel)
-        #expect(EndAction.decide(.failed(Self.failure), stop: nil, limitMs: 1) == .fail(Self.failure))
-        #expect(EndAction.decide(.failed(Self.failure), stop: .shutdown, limitMs: 1) == .fail(Self.failure))
-        #expect(EndAction.decide(.stopped, stop: .shutdown, limitMs: 1) == .release)
-        #expect(EndAction.decide(.stopped, stop: nil, limitMs: 1) == .release)
-        guard case .fail(let error) = EndAction.decide(.stopped, stop: .timeout, limitMs: 50) else {
+        #expect(EndAction.decide(.stopped, stop: .cancelled, limits: Self.limits) == .acknowledgeCancel)
+        #expect(EndAction.decide(.failed(Self.failure), stop: .cancelled, limits: Self.limits) == .acknowledgeCancel)
+        #expect(EndAction.decide(.failed(Self.failure), stop: nil, limits: Self.limits) == .fail(Self.failure))
+        #expect(EndAction.decide(.failed(Self.failure), stop: .shutdown, limits: Self.limits) == .fail(Self.failure))
+        #expect(EndAction.decide(.stopped, stop: .shutdown, limits: Self.limits) == .release)
+        #expect(EndAction.decide(.stopped, stop: nil, limits: Self.limits) == .release)
+        // What never began costs no attempt, but a cancel is a cancel, and a limit a limit.
+        let unstarted = BackendError.generatorNotFound("x", "it is not in PATH")
+        #expect(EndAction.decide(.failed(unstarted), stop: nil, limits: Self.limits) == .release)
+        #expect(EndAction.decide(.failed(unstarted), stop: .shutdown, limits: Self.limits) == .release)
+        #expect(EndAction.decide(.failed(unstarted), stop: .cancelled, limits: Self.limits) == .acknowledgeCancel)
+        #expect(EndAction.decide(.failed(.system("no thread", errno: 11)), stop: nil, limits: Self.limits) == .release)
+        guard case .fail(let error) = EndAction.decide(.stopped, stop: .timeout, limits: Self.limits) else {
             Issue.record("a job over its time does not fail")
             return
         }
         #expect(error.code == "timeout")
         #expect(error.message.contains("50"))
+        for (stop, code, number) in [(StopReason.stalled, "stalled", "70"), (.quotaExceeded, "quota_exceeded", "90")] {
+            for outcome in [WorkOutcome.stopped, .failed(Self.failure)] {
+                guard case .fail(let error) = EndAction.decide(outcome, stop: stop, limits: Self.limits) else {
+                    Issue.record("\(stop) is no failure")
+                    continue
+                }
+                #expect(error.code == code)
+                #expect(error.message.contains(number))
+            }
+        }
     }
 
     @Test func theWeightiestOrderWins() {
@@ -56,21 +73,6 @@ import Testing
             backoff.reset()
             #expect(backoff.next(random: 0.999) <= .milliseconds(101))
         }
-    }
-
-    @Test func aCrashLoopIsSlowedDownAndForgiven() {
-        var loop = CrashLoopGuard()
-        #expect((0..<2).allSatisfy { _ in loop.note(failedAfterMs: 10, random: 0.5) == .zero })
-        var last = Duration.zero
-        for _ in 0..<30 {
-            let delay = loop.note(failedAfterMs: 10, random: 0.5)
-            #expect(delay >= last && delay <= .seconds(30))
-            last = delay
-        }
-        #expect(last > .seconds(15))
-        #expect(loop.note(failedAfterMs: nil, random: 0.5) == .zero)
-        #expect(loop.note(failedAfterMs: 10, random: 0.5) == .zero)
-        #expect((0..<50).allSatisfy { _ in loop.note(failedAfterMs: 60_000, random: 0.5) == .zero })
     }
 
     @Test func inputsAreReadAndChecked() throws {
@@ -169,7 +171,7 @@ import Testing
         try await withTemporaryDirectory { root in
             do {
                 let dead = try WorkerDirectory(name: "dead", in: root, removesLeftovers: false)
-                try JobDirectory(path: dead.path + "/job-a-1").make()
+                _ = try JobDirectory(path: dead.path + "/job-a-1")
             }
             let living = try WorkerDirectory(name: "w1", in: root, removesLeftovers: false)
             #expect(throws: WorkerError.self) { try WorkerDirectory(name: "w1", in: root, removesLeftovers: false) }

@@ -7,7 +7,7 @@ import Testing
 @testable import WorkerRuntime
 
 /// Inputs and outputs over HTTP, against a small server that behaves as the test says.
-@Suite(.timeLimit(.minutes(2))) struct GatewayFilesTests {
+@Suite(.timeLimit(.minutes(5))) struct GatewayFilesTests {
     /// Serves `up/ID`, stores into `files/`, logs requests into `log`; answers 503 while a file `busy` has lines.
     private static let server = """
         import http.server, os, sys, urllib.parse

@@ -5,7 +5,7 @@ import Testing
 
 @testable import WorkerRuntime
 
-@Suite(.timeLimit(.minutes(1))) struct GeneratorLineTests {
+@Suite(.timeLimit(.minutes(5))) struct GeneratorLineTests {
     private static func line(_ text: String) -> GeneratorLine? { GeneratorLine(Array(text.utf8)) }
 
     @Test func readsWhatTheProtocolHas() throws {

@@ -29,10 +29,13 @@ func runScript(
     by program: [String] = ["sh", "-c"],
     grace: Duration = .seconds(5),
     params: String = "{}",
+    usesTerminal: Bool = false,
+    adding variables: [String: String] = [:],
     log: EventLog = EventLog()
 ) async throws -> BackendResult {
-    try await withTemporaryDirectory { path in
-        try await SubprocessBackend(command: program + [script], grace: grace)
+    let environment = SubprocessBackend.processEnvironment().merging(variables) { _, added in added }
+    return try await withTemporaryDirectory { path in
+        try await SubprocessBackend(command: program + [script], grace: grace, usesTerminal: usesTerminal, environment: environment)
             .run(
                 job: BackendJob(
                     id: JobID("job-1")!,
@@ -57,12 +60,43 @@ func failure(of script: String, by program: [String] = ["sh", "-c"], log: EventL
     }
 }
 
+/// Makes an empty file.
+func touch(_ path: String) throws {
+    let number = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0o644)
+    guard number >= 0 else { throw TestSupportError(.system, "\(path): errno \(errno)") }
+    close(number)
+}
+
+/// Writes a file that may be run.
+func writeFile(_ path: String, _ text: String) throws {
+    // There at once and whole: whoever looks for it may run it.
+    let draft = path + ".draft"
+    guard let file = fopen(draft, "we") else { throw TestSupportError(.system, "\(draft): errno \(errno)") }
+    fputs(text, file)
+    fclose(file)
+    guard chmod(draft, 0o755) == 0, rename(draft, path) == 0 else { throw TestSupportError(.system, "\(path): errno \(errno)") }
+}
+
+func unlinkFile(_ path: String) -> Bool { unlink(path) == 0 }
+
 func openDescriptors() -> Int {
     guard let directory = opendir("/proc/self/fd") else { return -1 }
     defer { closedir(directory) }
     var count = 0
     while readdir(directory) != nil { count += 1 }
     return count
+}
+
+/// The process ids that a script wrote, one per file `a`, `b`, …; nil until all are there.
+func writtenPIDs(in path: String, _ names: [String] = ["a", "b"]) -> [pid_t]? {
+    let found = names.compactMap { name -> pid_t? in
+        guard let file = fopen("\(path)/\(name)", "r") else { return nil }
+        defer { fclose(file) }
+        var buffer = [CChar](repeating: 0, count: 32)
+        guard fgets(&buffer, 32, file) != nil else { return nil }
+        return pid_t(String(decoding: buffer.prefix { $0 >= 0x30 }.map { UInt8($0) }, as: UTF8.self))
+    }
+    return found.count == names.count ? found : nil
 }
 
 /// Whether a process exists and is no zombie.
@@ -101,4 +135,14 @@ func residentKilobytes() -> Int {
     guard fgets(&buffer, 128, stream) != nil else { return 0 }
     let text = String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     return (Int(text.split(separator: " ")[1]) ?? 0) * 4
+}
+
+/// A value that a closure leaves behind.
+final class Box<Value: Sendable>: Sendable {
+    private let content: Mutex<Value>
+
+    init(_ value: Value) { content = Mutex(value) }
+
+    var value: Value { content.withLock { $0 } }
+    func set(_ value: Value) { content.withLock { $0 = value } }
 }

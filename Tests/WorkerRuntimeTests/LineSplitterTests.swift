@@ -3,7 +3,7 @@ import Testing
 
 @testable import WorkerRuntime
 
-@Suite(.timeLimit(.minutes(1))) struct LineSplitterTests {
+@Suite(.timeLimit(.minutes(5))) struct LineSplitterTests {
     /// What the splitter should give, worked out on the whole text at once.
     private static func expected(_ bytes: [UInt8], limit: Int, overlong: LineSplitter.Overlong, hasCarriageReturn: Bool) -> [[UInt8]] {
         bytes.split(omittingEmptySubsequences: true) { $0 == 0x0a || (hasCarriageReturn && $0 == 0x0d) }.compactMap { line in

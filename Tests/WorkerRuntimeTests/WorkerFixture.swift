@@ -94,14 +94,11 @@ final class FlakyStore: WorkerStore {
     func reap(queue: String) async throws(StoreError) -> ReapReport {
         try await through("reap") { () throws(StoreError) in try await store.reap(queue: queue) }
     }
-    func registerQueues(_ names: [String]) async throws(StoreError) {
-        try await through("queues") { () throws(StoreError) in try await store.registerQueues(names) }
-    }
-    func registerWorker(_ record: WorkerRecord) async throws(StoreError) {
+    func registerWorker(_ record: WorkerRecord) async throws(StoreError) -> WorkerOrders {
         try await through("register") { () throws(StoreError) in try await store.registerWorker(record) }
     }
-    func removeWorker(_ id: String) async throws(StoreError) {
-        try await through("remove") { () throws(StoreError) in try await store.removeWorker(id) }
+    func removeWorker(_ id: String, instance: String) async throws(StoreError) {
+        try await through("remove") { () throws(StoreError) in try await store.removeWorker(id, instance: instance) }
     }
 }
 
@@ -133,6 +130,7 @@ struct WorkerFixture: Sendable {
         concurrency: Int = 1,
         updatesPerSecond: Double = 4,
         shutdownGrace: Duration = .seconds(20),
+        change: @Sendable (inout WorkerConfiguration) -> Void = { _ in },
         _ body: (WorkerFixture) async throws -> Void
     ) async throws {
         let server = try await RedisServer.start(options)
@@ -146,7 +144,7 @@ struct WorkerFixture: Sendable {
         let store = JobStore(redis: client, keys: Keys(), settings: settings ?? quick)
         let flaky = FlakyStore(store)
         try await withTemporaryDirectory { root in
-            let configuration = WorkerConfiguration(
+            var configuration = WorkerConfiguration(
                 name: "w1",
                 queues: ["gpu"],
                 concurrency: concurrency,
@@ -155,6 +153,7 @@ struct WorkerFixture: Sendable {
                 updatesPerSecond: updatesPerSecond,
                 shutdownGrace: shutdownGrace
             )
+            change(&configuration)
             let worker = Worker(
                 configuration: configuration,
                 store: flaky,
@@ -178,7 +177,7 @@ struct WorkerFixture: Sendable {
                     tasks.cancelAll()
                     throw error
                 }
-                worker.drain()
+                worker.enter(.stopping)
                 try await running.value
                 tasks.cancelAll()
             }

@@ -112,6 +112,8 @@ async function resume(job) {
     const whole = await request(`/v1/jobs/${encodeURIComponent(job)}?full=1`);
     const input = whole.params?.inputs?.[0]?.name;
     if (input) card.rename(input);
+    else if (whole.children) card.rename('group of jobs');
+    if (whole.retried_as) card.point(whole.retried_as);
     const preview = await fetch(`/v1/jobs/${encodeURIComponent(job)}/preview`);
     if (preview.ok && !card.isOver) card.show(URL.createObjectURL(await preview.blob()), true);
   } catch {
@@ -120,16 +122,31 @@ async function resume(job) {
 }
 
 function addCard({ name, picture }) {
-  const again = (card) => {
-    forget(card);
-    submit(card.file);
-  };
-  again.isPossible = (card) => Boolean(card.file);
   const card = new Card({ name, picture, announce, actions: { cancel, dismiss: forget, again, log: readLog } });
   $('jobs').prepend(card.root);
   stages.then((list) => card.setStages(list));
   return card;
 }
+
+/** The same job once more; from the photograph where the server cannot, or where there never was a job. */
+async function again(card) {
+  card.part('.again').disabled = true;
+  try {
+    if (!card.job) throw new Error('never submitted');
+    const { job } = await request(`/v1/jobs/${encodeURIComponent(card.job)}/retry`, { method: 'POST' });
+    const next = addCard({ name: card.name, picture: card.file });
+    Object.assign(next, { file: card.file, params: card.params });
+    forget(card);
+    follow(next, job);
+  } catch (error) {
+    card.part('.again').disabled = false;
+    if (!card.file) return card.complain(error);
+    forget(card);
+    submit(card.file);
+  }
+}
+
+again.isPossible = (card) => Boolean(card.file) || (['FAILED', 'CANCELLED'].includes(card.event?.phase) && !card.event.children);
 
 async function cancel(card) {
   if (!card.job) return;

@@ -119,12 +119,14 @@ export class Card {
 
   statusOf(event) {
     if (event.cancel && !(event.phase in STATES)) return 'Cancelling';
+    if (event.children && event.phase === 'QUEUED') return 'Waiting for its parts';
     if (event.phase === 'QUEUED') return this.attempt > 1 ? 'Waiting for another worker' : 'Waiting in line';
     if (event.phase in STATES) return STATUS[event.phase];
     return event.stage ? say.title(event.stage) : STATUS[event.phase] ?? say.title(event.phase);
   }
 
   detailOf(event) {
+    if (event.children) return say.children(event.children);
     if (event.phase in STATES) return '';
     const parts = [];
     if (event.items > 1) parts.push(`item ${event.item} of ${event.items}`);
@@ -154,7 +156,7 @@ export class Card {
   waitInLine(event) {
     if (this.event && this.event.phase !== 'QUEUED') return;
     const left = Number.isFinite(event.eta_ms) ? `, about ${say.duration(event.eta_ms)}` : '';
-    this.part('.detail').textContent = say.place(event.queue_ahead ?? event.queue_position) + left;
+    this.part('.detail').textContent = say.place(event) + left;
   }
 
   /** min(p + v·Δt, p + 0.9·(100 − p)), never backwards within an attempt; as reported when motion is not wanted. */
@@ -202,7 +204,7 @@ export class Card {
     const details = [];
     if (Number.isFinite(facts.triangles)) details.push(`${facts.triangles.toLocaleString('en')} triangles`);
     if (Array.isArray(facts.size_mm)) details.push(`${facts.size_mm.map((side) => Math.round(side)).join(' × ')} mm`);
-    this.part('.detail').textContent = details.join(' · ');
+    if (details.length > 0) this.part('.detail').textContent = details.join(' · ');
     if (!model?.url) return;
     const link = this.part('.download');
     link.href = model.url;
@@ -230,7 +232,7 @@ export class Card {
     this.isOver = true;
     this.glide(performance.now());
     this.setState(state, status);
-    this.part('.detail').textContent = '';
+    this.part('.detail').textContent = this.event?.children ? say.children(this.event.children) : '';
     this.part('.cancel').hidden = true;
     this.tell('');
     if (cancel?.reason) this.part('.detail').textContent = cancel.reason;
@@ -238,7 +240,18 @@ export class Card {
       this.complain(error);
       this.announce(`${this.name}: ${status}. ${error.message ?? ''}`);
     }
-    this.part('.again').hidden = state === 'done' || !this.actions.again.isPossible?.(this);
+    this.part('.again').hidden = state === 'done' || Boolean(this.successor) || !this.actions.again.isPossible?.(this);
+  }
+
+  /** The job was tried again: where it goes on. */
+  point(successor) {
+    const link = document.createElement('a');
+    link.href = `#jobs=${encodeURIComponent(successor)}`;
+    link.textContent = successor;
+    this.part('.successor').replaceChildren('Tried again as ', link);
+    this.part('.successor').hidden = false;
+    this.part('.again').hidden = true;
+    this.successor = successor;
   }
 
   complain({ message, code, request_id: request }) {

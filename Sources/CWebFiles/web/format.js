@@ -42,13 +42,25 @@ export function remaining(event, elapsed) {
   return `about ${duration(middle)} left`;
 }
 
+/** "3 of 5 done · 1 running": how far the children of a group are. */
+export function children(counts) {
+  const others = ['running', 'waiting', 'failed', 'cancelled'].filter((state) => counts[state] > 0).map((state) => `${counts[state]} ${state}`);
+  return [`${counts.complete ?? 0} of ${counts.expected} done`, ...others].join(' · ');
+}
+
 /** "shape_generation" -> "Shape generation" */
 export function title(name) {
   const words = String(name ?? '').replaceAll(/[_-]+/g, ' ').trim();
   return words.charAt(0).toUpperCase() + words.slice(1).toLowerCase();
 }
 
-export function place(ahead) {
+/** Where a `queue` event says that a job waits. */
+export function place(event) {
+  if (event.held_by) {
+    const others = event.own_ahead > 0 ? `, ${event.own_ahead} of them before this one` : '';
+    return `waiting until another of your jobs ends${others}`;
+  }
+  const ahead = event.queue_ahead ?? event.queue_position;
   if (!Number.isFinite(ahead)) return 'waiting in line';
   return ahead <= 0 ? 'next in line' : `${ahead} ahead in line`;
 }

@@ -53,6 +53,26 @@ struct JSONView: Sendable {
     /// The value's text, exactly as sent.
     var raw: String { String(decoding: bytes[range], as: UTF8.self) }
 
+    /// The value's text without white space between its parts: one line, for texts that are spliced into an event.
+    var compact: String {
+        var out: [UInt8] = []
+        out.reserveCapacity(range.count)
+        var isInString = false
+        var cursor = range.lowerBound
+        while cursor < range.upperBound {
+            let byte = bytes[cursor]
+            cursor += 1
+            if !isInString, JSONChecker.isSpace(byte) { continue }
+            out.append(byte)
+            if byte == UInt8(ascii: "\"") { isInString.toggle() }
+            if byte == UInt8(ascii: "\\") {
+                out.append(bytes[cursor])
+                cursor += 1
+            }
+        }
+        return String(decoding: out, as: UTF8.self)
+    }
+
     var bool: Bool? { kind == .boolean ? bytes[range.lowerBound] == UInt8(ascii: "t") : nil }
 
     /// An integer without fraction or exponent that fits.

@@ -174,7 +174,7 @@ extension HTTPConnectionHandler {
             response.add("access-control-allow-methods", allow)
             response.add(
                 "access-control-allow-headers",
-                "content-type, if-none-match, last-event-id, range, headway-fence, x-request-id, traceparent"
+                "content-type, if-none-match, last-event-id, range, headway-fence, headway-write-token, x-request-id, traceparent"
             )
             response.add("access-control-max-age", "600")
         }

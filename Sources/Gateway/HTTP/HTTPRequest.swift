@@ -44,6 +44,24 @@ struct HTTPRequest: Sendable {
         return value
     }
 
+    /// A body that a page of another site could send without asking (a form) is not taken for JSON.
+    func requireJSON() throws(GatewayError) {
+        let type = (headers.first(name: "content-type") ?? "").lowercased()
+        guard type == "application/json" || type.hasPrefix("application/json;") else {
+            throw GatewayError(.unsupportedMediaType, "Content-Type: application/json is needed")
+        }
+    }
+
+    /// W3C Trace Context, version 00; anything else is not passed on.
+    var traceparent: String? {
+        guard let text = headers.first(name: "traceparent") else { return nil }
+        let parts = text.split(separator: "-", omittingEmptySubsequences: false)
+        guard parts.map(\.utf8.count) == [2, 32, 16, 2],
+            text.utf8.allSatisfy({ $0 == UInt8(ascii: "-") || JSONChecker.hexDigit($0) != nil })
+        else { return nil }
+        return text
+    }
+
     /// A query parameter that is `1` or `true`.
     func flag(_ name: String) -> Bool { query(name) == "1" || query(name) == "true" }
 }

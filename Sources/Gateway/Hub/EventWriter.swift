@@ -1,3 +1,4 @@
+import JobStore
 import NIOCore
 import ProgressCore
 
@@ -39,13 +40,19 @@ enum EventWriter {
         }
     }
 
-    /// - Parameter position: 0 = next.
-    static func queue(job: JobID, position: Int, atMs: Int) -> ByteBuffer {
+    /// Where a job waits: `queue_position` (0 = next), or who holds it outside the line.
+    static func queue(job: JobID, place: JobPlace, atMs: Int) -> ByteBuffer {
         object {
             $0.member("job", job.text)
             $0.member("type", "queue")
-            $0.member("queue_position", position)
-            $0.member("queue_ahead", position)
+            switch place {
+            case .inLine(let ahead):
+                $0.member("queue_position", ahead)
+                $0.member("queue_ahead", ahead)
+            case .heldByTenantLimit(let ownAhead):
+                $0.member("held_by", "tenant_limit")
+                $0.member("own_ahead", ownAhead)
+            }
             $0.member("at", atMs)
         }
     }

@@ -167,14 +167,15 @@ extension HubIntake {
             entry.placeEvent = nil
             return
         }
-        guard !entry.isInLine else { return }
+        guard !entry.isInLine, entry.queueName != Keys.heldQueue else { return }
         entry.isInLine = true
         inLine.append(entry)
     }
 
     private func readPlaces() {
         inLine.removeAll { entry in
-            let stays = !entry.isRemoved && entry.feed.newest?.phase == .queued && entry.openCount > 0
+            let stays =
+                !entry.isRemoved && entry.feed.newest?.phase == .queued && entry.openCount > 0 && entry.queueName != Keys.heldQueue
             if !stays { entry.isInLine = false }
             return !stays
         }
@@ -191,20 +192,26 @@ extension HubIntake {
                 return
             }
             for (entry, name) in zip(unnamed, found) { entry.queueName = name }
-            readPlaces(of: batch.filter { $0.queueName != nil })
+            readPlaces(of: batch)
         }
     }
 
     private func readPlaces(of batch: [JobEntry]) {
         guard let source else { return }
-        let places = batch.compactMap { entry in entry.queueName.map { (job: entry.job, queue: $0) } }
-        source.positions(places).hop(to: eventLoop).assumeIsolated().whenComplete { [self] result in
+        var asked: [JobEntry] = []
+        var questions: [PlaceQuestion] = []
+        for entry in batch {
+            guard let queue = entry.queueName, queue != Keys.heldQueue, let owner = entry.owner else { continue }
+            asked.append(entry)
+            questions.append(PlaceQuestion(job: entry.job, queue: queue, owner: owner))
+        }
+        source.places(questions).hop(to: eventLoop).assumeIsolated().whenComplete { [self] result in
             isReadingPlaces = false
             guard case .success(let found) = result else { return }
-            for (entry, place) in zip(batch, found) where !entry.isRemoved {
+            for (entry, place) in zip(asked, found) where !entry.isRemoved {
                 guard let place, place != entry.place, entry.feed.newest?.phase == .queued else { continue }
                 entry.place = place
-                let body = EventWriter.queue(job: entry.job, position: place, atMs: WallClock.nowMs())
+                let body = EventWriter.queue(job: entry.job, place: place, atMs: WallClock.nowMs())
                 let event = OutboundEvent(kind: .queue, seq: 0, phase: .queued, body: body, for: entry.interest)
                 entry.placeEvent = event
                 forward(event, for: entry)

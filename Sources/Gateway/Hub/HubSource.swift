@@ -17,8 +17,8 @@ protocol HubSource: AnyObject, Sendable {
     func milestones(_ job: JobID, after: Int) -> EventLoopFuture<[Milestone]>
     /// Names of the queues the jobs stand in; nil for absent jobs.
     func queueNames(_ jobs: [JobID]) -> EventLoopFuture<[String?]>
-    /// Places in line (0 = next); nil for what does not wait in line.
-    func positions(_ places: [(job: JobID, queue: String)]) -> EventLoopFuture<[Int?]>
+    /// Where jobs wait; nil for what does not wait in a line.
+    func places(_ questions: [PlaceQuestion]) -> EventLoopFuture<[JobPlace?]>
 }
 
 /// The real one: a subscriber connection and the job store.
@@ -52,18 +52,10 @@ final class RedisHubSource: HubSource {
     }
 
     func queueNames(_ jobs: [JobID]) -> EventLoopFuture<[String?]> {
-        eventLoop.makeFutureWithTask { [store] in
-            var names: [String?] = []
-            for job in jobs { names.append(try await store.snapshot(job)?.fields["queue"]) }
-            return names
-        }
+        eventLoop.makeFutureWithTask { [store] in try await store.queueNames(of: jobs) }
     }
 
-    func positions(_ places: [(job: JobID, queue: String)]) -> EventLoopFuture<[Int?]> {
-        eventLoop.makeFutureWithTask { [store] in
-            var positions: [Int?] = []
-            for place in places { positions.append(try await store.position(place.job, queue: place.queue)) }
-            return positions
-        }
+    func places(_ questions: [PlaceQuestion]) -> EventLoopFuture<[JobPlace?]> {
+        eventLoop.makeFutureWithTask { [store] in try await store.places(questions) }
     }
 }

@@ -77,7 +77,7 @@ final class JobEntry {
     var isRemoved = false
 
     var queueName: String?
-    var place: Int?
+    var place: JobPlace?
     var placeEvent: OutboundEvent?
     var isInLine = false
 

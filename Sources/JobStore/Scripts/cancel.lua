@@ -40,9 +40,10 @@ local gkey = base .. 'group:' .. top
 local g = read_hash(gkey)
 if answer[2] then emit(KEYS[1], base, top, verb, 'progress', read_hash(KEYS[1]), at, nil) end
 -- No more children will come.
+redis.call('HSETNX', gkey, 'planned', g.expected)
 redis.call('HSET', gkey, 'expected', g.made or '0')
 local found, number = 0, 0
-while found < tonumber(g.made or '0') and number < 4 * tonumber(g.expected) do
+while found < tonumber(g.made or '0') and number < tonumber(g.expected) do
   number = number + 1
   if cancel(top .. '~' .. int(number))[1] ~= 'absent' then found = found + 1 end
 end

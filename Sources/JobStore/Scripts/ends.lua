@@ -91,7 +91,9 @@ local function end_group(base, verb, group, s, g, at)
   local failed, cancelled = tonumber(g.failed or '0'), tonumber(g.cancelled or '0')
   redis.call('DEL', base .. 'group:' .. group .. ':eta')
   forget_places(base, group, s)
-  if failed == 0 and cancelled == 0 then return latch(key, base, group, verb, s, 'COMPLETE', at, '', 'COMPLETE', '') end
+  if failed == 0 and cancelled == 0 and tonumber(g.complete or '0') >= tonumber(g.planned or g.expected) then
+    return latch(key, base, group, verb, s, 'COMPLETE', at, '', 'COMPLETE', '')
+  end
   if failed == 0 or s.cancel then return latch(key, base, group, verb, s, 'CANCELLED', at, '', 'CANCELLED', '') end
   local error = '{"code":"children_failed","message":"' .. int(failed) .. ' of ' .. g.expected .. ' children failed","recoverable":false}'
   redis.call('HSET', key, 'error', error)

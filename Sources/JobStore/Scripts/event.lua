@@ -104,15 +104,18 @@ local function emit(key, base, job, verb, kind, s, at, extra, set)
   s.seq = seq
   local body = event_json(job, seq, kind, s, at, extra)
   local letter = TERMINAL[s.phase] and 't' or (kind == 'progress' and 's' or 'm')
-  if letter ~= 's' then
-    local list = base .. 'milestones:' .. job
-    -- The QUEUED event of a job that never left the line stands only in its hash; it becomes the first milestone here.
-    local count = redis.call('RPUSHX', list, body)
-    if count == 0 then
-      if s.body then redis.call('RPUSH', list, s.body, body) else redis.call('RPUSH', list, body) end
-    elseif count > MILESTONES_MAX then
-      redis.call('LTRIM', list, count - MILESTONES_MAX, -1)
+  local list = base .. 'milestones:' .. job
+  -- The QUEUED event of a job that never left the line stands only in its hash; it becomes the first milestone here.
+  if (letter ~= 's' or s.phase == 'QUEUED') and redis.call('EXISTS', list) == 0 then
+    local first = s.body or redis.call('HGET', key, 'body')
+    if first then
+      redis.call('RPUSH', list, first)
+      redis.call('PEXPIRE', list, KEEP_MS)
     end
+  end
+  if letter ~= 's' then
+    local count = redis.call('RPUSH', list, body)
+    if count > MILESTONES_MAX then redis.call('LTRIM', list, count - MILESTONES_MAX, -1) end
     if letter == 'm' then redis.call('PEXPIRE', list, KEEP_MS) end
   end
   if set then

@@ -71,7 +71,6 @@ local function write_progress(key, base, job, verb, old, s, percent, phase_perce
   end
   redis.call('HSET', key, unpack(set))
   if #unset > 0 then redis.call('HDEL', key, unpack(unset)) end
-  if kind ~= 'progress' then s.body = redis.call('HGET', key, 'body') end
   local at = now_ms()
   local seq = emit(key, base, job, verb, kind, s, at, nil)
   -- A producer that goes on after a cancel was asked for does not earn more time by it: reap then forces the end.

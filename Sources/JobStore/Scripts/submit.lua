@@ -32,17 +32,19 @@ if group then
   local parent = redis.call('HMGET', base .. 'job:' .. group, 'owner', 'phase', 'cancel')
   g = read_hash(base .. 'group:' .. group)
   if parent[1] ~= s.owner or not g.expected then return { 'no_group' } end
+  local made, most = tonumber(g.made or '0'), tonumber(g.expected)
+  if ARGV[2] == 'child' or redis.call('EXISTS', key) == 0 then
+    if TERMINAL[parent[2]] or parent[3] then return { 'group_ended' } end
+    if made >= most or tonumber(string.match(job, '~(%d+)$') or '0') > most then return { 'group_full', g.expected } end
+  end
   if ARGV[2] == 'child' then
-    local number = tonumber(g.made or '0')
+    -- Children may have come with numbers of their own choice: the next free one, round and round.
+    local number = made
     repeat
-      number = number + 1
+      number = number % most + 1
       job = group .. '~' .. int(number)
       key = base .. 'job:' .. job
     until redis.call('EXISTS', key) == 0
-  end
-  if redis.call('EXISTS', key) == 0 then
-    if TERMINAL[parent[2]] or parent[3] then return { 'group_ended' } end
-    if tonumber(g.made or '0') >= tonumber(g.expected) then return { 'group_full', g.expected } end
   end
 end
 

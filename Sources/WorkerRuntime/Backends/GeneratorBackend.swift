@@ -1,3 +1,4 @@
+import Glibc
 import JobStore
 public import ProgressCore
 
@@ -11,12 +12,12 @@ public protocol GeneratorBackend: Sendable {
     /// - Throws: `BackendError` when the job failed, `CancellationError` when it was stopped.
     func run(job: BackendJob, events: BackendEvents) async throws -> BackendResult
 
-    /// Whether jobs have files: without, no directories are made, and inputs are not fetched. True by default.
-    var usesFiles: Bool { get }
+    /// Whether a job could be started now, for a worker that begins or had trouble; cheap, and without effect.
+    func check() throws(BackendError)
 }
 
 extension GeneratorBackend {
-    public var usesFiles: Bool { true }
+    public func check() throws(BackendError) {}
 }
 
 /// One job as a backend sees it.
@@ -24,6 +25,8 @@ public struct BackendJob: Sendable, Hashable {
     public let id: JobID
     public let attempt: Int
     public let pipeline: String
+    /// What the worker knows of that pipeline: its stages, and how output is read.
+    public let definition: Pipeline
     /// The submitter's parameters, a JSON object.
     public let paramsJSON: String
     /// Absolute paths of directories of this job alone: what it may read, and where its results go.
@@ -36,6 +39,7 @@ public struct BackendJob: Sendable, Hashable {
         id: JobID,
         attempt: Int,
         pipeline: String,
+        definition: Pipeline? = nil,
         paramsJSON: String,
         inputDirectory: String,
         outputDirectory: String,
@@ -44,6 +48,7 @@ public struct BackendJob: Sendable, Hashable {
         self.id = id
         self.attempt = attempt
         self.pipeline = pipeline
+        self.definition = definition ?? Pipeline(name: pipeline, stages: [])
         self.paramsJSON = paramsJSON
         self.inputDirectory = inputDirectory
         self.outputDirectory = outputDirectory
@@ -92,6 +97,8 @@ public struct BackendError: Error, Sendable, Hashable, CustomStringConvertible {
     public var message: String
     /// False: no retry helps.
     public var isRecoverable: Bool
+    /// The work did not begin, for a reason that lies with this machine: the job is handed back and costs no attempt.
+    public var didNotStart = false
 
     public init(code: String, message: String, isRecoverable: Bool) {
         self.code = code
@@ -105,6 +112,9 @@ public struct BackendError: Error, Sendable, Hashable, CustomStringConvertible {
 }
 
 extension BackendError {
+    /// The worker has inputs to fetch and nowhere to fetch them from: its configuration is wrong, not the job.
+    static let noGatewayCode = "no_gateway"
+
     static func generatorFailed(status: Int32, lastLine: String) -> BackendError {
         BackendError(
             code: "generator_failed",
@@ -126,11 +136,18 @@ extension BackendError {
             code: "generator_not_found",
             message: "the worker cannot run '\(name)': \(reason)",
             isRecoverable: false
-        )
+        ).beforeStart
     }
 
     static func system(_ what: String, errno number: Int32) -> BackendError {
-        BackendError(code: "worker_resources", message: "\(what): \(describe(errno: number))", isRecoverable: true)
+        if number == ENOSPC || number == EDQUOT { return diskFull(what).beforeStart }
+        return BackendError(code: "worker_resources", message: "\(what): \(describe(errno: number))", isRecoverable: true).beforeStart
+    }
+
+    private var beforeStart: BackendError {
+        var error = self
+        error.didNotStart = true
+        return error
     }
 
     private static func withLine(_ text: String, _ line: String) -> String { line.isEmpty ? text : "\(text): \(line)" }

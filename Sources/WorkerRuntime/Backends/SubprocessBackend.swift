@@ -2,34 +2,54 @@ import Glibc
 import JobStore
 import ProgressCore
 
-/// Runs a command per job, in a process group of its own.
+/// Runs a command per job, in a session of its own.
 ///
 /// The job's JSON comes on the command's stdin, then end of file. The environment names `HEADWAY_JOB_ID`,
 /// `HEADWAY_ATTEMPT`, `HEADWAY_INPUT_DIR`, `HEADWAY_OUTPUT_DIR` and `HEADWAY_PROGRESS_FD`, a descriptor that takes JSON
 /// lines (`GeneratorLine`). stdout and stderr become log lines. Exit status 0 is success. The command keeps the worker's
 /// working directory, so that relative paths in it mean what they meant on the command line.
 ///
-/// A stop is SIGTERM to the process group, and SIGKILL after the grace. A descendant that leaves the group by `setsid` is
-/// out of reach.
+/// A stop is SIGTERM to the command and all its descendants, and SIGKILL after the grace. Nothing of the command outlives its job,
+/// nor a worker that is killed: a guard process (`CProcess/guard.c`) sees to that.
 public struct SubprocessBackend: GeneratorBackend {
     public let command: [String]
     /// From SIGTERM to SIGKILL.
     public let grace: Duration
+    /// Follow the progress bars that the command draws on stdout and stderr.
+    public let readsBars: Bool
+    /// stdout and stderr are a terminal of 120 columns and 30 rows, for programs that draw bars nowhere else.
+    public let usesTerminal: Bool
     private let environment: [String: String]
 
     /// - Parameters:
     ///   - command: program and arguments; the program is a path or a name to be found in `PATH`.
     ///   - grace: from SIGTERM to SIGKILL.
+    ///   - readsBars: follow the progress bars that the command draws, until it writes progress of its own.
+    ///   - usesTerminal: give the command a terminal for stdout and stderr, which are one stream then.
     ///   - environment: of the worker; variables that begin with `HEADWAY_` are not passed on, they may hold passwords.
-    public init(command: [String], grace: Duration = .seconds(10), environment: [String: String]) {
+    public init(
+        command: [String],
+        grace: Duration = .seconds(10),
+        readsBars: Bool = true,
+        usesTerminal: Bool = false,
+        environment: [String: String]
+    ) {
         self.command = command
         self.grace = grace
+        self.readsBars = readsBars
+        self.usesTerminal = usesTerminal
         self.environment = environment.filter { !$0.key.hasPrefix("HEADWAY_") }
     }
 
     /// Takes the environment of this process.
-    public init(command: [String], grace: Duration = .seconds(10)) {
-        self.init(command: command, grace: grace, environment: Self.processEnvironment())
+    public init(command: [String], grace: Duration = .seconds(10), readsBars: Bool = true, usesTerminal: Bool = false) {
+        self.init(
+            command: command,
+            grace: grace,
+            readsBars: readsBars,
+            usesTerminal: usesTerminal,
+            environment: Self.processEnvironment()
+        )
     }
 
     /// Whether the program is there and may be run, for a worker that starts.
@@ -45,8 +65,11 @@ public struct SubprocessBackend: GeneratorBackend {
             environment: variables(of: job),
             input: Array(Self.input(of: job).utf8),
             graceMs: grace.wholeMilliseconds,
+            usesTerminal: usesTerminal,
             stop: stop,
-            events: events
+            events: events,
+            pipeline: job.definition,
+            readsBars: readsBars
         )
         let outcome = try await withTaskCancellationHandler {
             try Task.checkCancellation()
@@ -92,9 +115,17 @@ public struct SubprocessBackend: GeneratorBackend {
     private func variables(of job: BackendJob) -> [String] {
         var variables = [
             // A wrapped script should say what it does when it does it, in lines of a usable length (tqdm reads TQDM_*).
-            "PYTHONUNBUFFERED": "1", "TQDM_MININTERVAL": "0.25", "TQDM_NCOLS": "120", "TQDM_ASCII": "1",
+            "PYTHONUNBUFFERED": "1", "TQDM_MININTERVAL": "0.25", "TQDM_NCOLS": "120",
         ]
+        if usesTerminal {
+            variables["COLUMNS"] = String(WorkerLimits.terminalColumns)
+            variables["LINES"] = String(WorkerLimits.terminalRows)
+            // Colours would only be taken out again.
+            variables["NO_COLOR"] = "1"
+        }
         variables.merge(environment) { _, given in given }
+        // Not the worker's terminal, if it has one. A plain xterm: bars are drawn, and lines may be drawn anew.
+        if usesTerminal { variables["TERM"] = "xterm" }
         variables["HEADWAY_JOB_ID"] = job.id.text
         variables["HEADWAY_ATTEMPT"] = String(job.attempt)
         // The name that tracing tools read (OpenTelemetry, environment variables as context carriers).

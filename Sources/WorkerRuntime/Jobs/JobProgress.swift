@@ -6,14 +6,15 @@ import Synchronization
 /// reporter. Bounded: the newest state, a few phase and stage changes, some log lines, one preview.
 final class JobProgress: Sendable {
     private struct State {
-        var tracker: ProgressTracker<WeightedEstimator>
+        var tracker: ProgressTracker
         /// Phase and stage changes that were not written yet, as they were when they happened.
         var milestones: [ProgressState] = []
         var lines: [LogLine] = []
         var droppedLines = 0
         var preview: String?
-        /// The work has ended: the reporter writes nothing more by itself.
-        var isOver = false
+        /// What was said last, and when it was something new.
+        var lastUpdate: ProgressUpdate?
+        var lastNewsAtMs: Int
         /// When the reporter looks again without being told.
         var wakeAtMs = Int.min
     }
@@ -24,7 +25,7 @@ final class JobProgress: Sendable {
     private let minimumGapMs: Int
 
     init(pipeline: Pipeline, plan: [PlannedStage], policy: ReportPolicy, bell: Doorbell, nowMs: @escaping @Sendable () -> Int) {
-        state = Mutex(State(tracker: ProgressTracker(pipeline: pipeline, plan: plan, startedAtMs: nowMs())))
+        state = Mutex(State(tracker: ProgressTracker(pipeline: pipeline, plan: plan, startedAtMs: nowMs()), lastNewsAtMs: nowMs()))
         self.bell = bell
         self.nowMs = nowMs
         minimumGapMs = policy.minimumGapMs
@@ -36,6 +37,9 @@ final class JobProgress: Sendable {
         let shouldRing = state.withLock { state -> Bool in
             switch event {
             case .progress(let update):
+                // A generator that repeats itself makes no progress.
+                if update != state.lastUpdate { state.lastNewsAtMs = now }
+                state.lastUpdate = update
                 if state.tracker.apply(update, atMs: now) {
                     if state.milestones.count == WorkerLimits.pendingMilestones { state.milestones.removeFirst() }
                     state.milestones.append(state.tracker.state(atMs: now))
@@ -57,17 +61,18 @@ final class JobProgress: Sendable {
         if shouldRing { bell.ring() }
     }
 
-    /// The work has ended. What is under way is not interrupted: a write that was sent has an effect, and would be repeated.
-    func end() {
-        state.withLock { $0.isOver = true }
-        bell.ring()
-    }
+    /// When something new was heard of the work.
+    var lastNewsAtMs: Int { state.withLock { $0.lastNewsAtMs } }
 
-    var isOver: Bool { state.withLock { $0.isOver } }
+    /// The work begins, or goes on in a way that has no event.
+    func noteNews() { state.withLock { $0.lastNewsAtMs = nowMs() } }
 
     // MARK: The reporter's side
 
     func current() -> ProgressState { state.withLock { $0.tracker.state(atMs: nowMs()) } }
+
+    /// `state` was written: from now on watchers draw its speed.
+    func published(_ state: ProgressState) { self.state.withLock { $0.tracker.published(state, atMs: nowMs()) } }
 
     /// The oldest phase or stage change that waits.
     var firstMilestone: ProgressState? { state.withLock { $0.milestones.first } }

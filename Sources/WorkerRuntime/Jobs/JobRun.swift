@@ -17,21 +17,26 @@ struct JobRun: Sendable {
     let metrics: WorkerMetrics
     let logger: Logger
     let stop: StopOrder
-    let eventLoop: any EventLoop
     /// Rung for a heartbeat at once: somebody says that this job was cancelled.
     let heartbeatBell: Doorbell
-    /// Called when the work is done well and only its end remains to be written.
-    let onEnding: @Sendable () -> Void
+    /// For timers.
+    let eventLoop: any EventLoop
     /// True once the worker shuts down: ends are then repeated for a short time only.
     let isShuttingDown: @Sendable () -> Bool
 
-    private var environment: WorkerEnvironment { configuration.environment }
+    var environment: WorkerEnvironment { configuration.environment }
     private var lease: Lease { claim.lease }
 
-    private var limitMs: Int { claim.maxRuntimeMs ?? configuration.maxRuntime.wholeMilliseconds }
+    var limits: RunLimits {
+        RunLimits(
+            runtimeMs: claim.maxRuntimeMs ?? configuration.maxRuntime.wholeMilliseconds,
+            stallMs: configuration.stallKill?.wholeMilliseconds,
+            quotaBytes: configuration.jobQuotaBytes
+        )
+    }
 
-    /// Runs the job and writes its end. Returns how it ended and, when it failed, after how long.
-    func run() async -> (end: JobEnd, failedAfterMs: Int?) {
+    /// Runs the job and writes its end. Returns how it ended, and what that says about this worker.
+    func run() async -> (end: JobEnd, sign: HealthSign) {
         let startMs = environment.nowMs()
         let policy = ReportPolicy(maxPerSecond: configuration.updatesPerSecond)
         let bell = Doorbell(eventLoop)
@@ -42,7 +47,13 @@ struct JobRun: Sendable {
             bell: bell,
             nowMs: environment.nowMs
         )
-        let directory = JobDirectory(path: self.directory)
+        let directory: JobDirectory
+        do throws(BackendError) {
+            directory = try JobDirectory(path: self.directory)
+        } catch {
+            let action = EndAction.decide(.failed(error), stop: stop.reason, limits: limits)
+            return (await write(action, progress: progress), sign(of: .failed(error), startedMs: startMs))
+        }
         var reporter = Reporter(
             store: store,
             lease: lease,
@@ -56,30 +67,60 @@ struct JobRun: Sendable {
             logger: logger
         )
 
-        // A task of its own, because it alone is stopped by an order while heartbeats and reports go on around it, and because it
-        // may block: it does not run on the event loop.
+        // A task of its own, because it alone is stopped by an order while heartbeats and reports go on around it.
         let work = Task { await self.work(in: directory, progress: progress) }
         stop.whenGiven { work.cancel() }
         let outcome = await withTaskCancellationHandler {
-            await supervise(work, progress: progress, reporter: &reporter)
+            await supervise(work, in: directory, progress: progress, reporter: &reporter)
         } onCancel: {
             work.cancel()
         }
 
-        let action = EndAction.decide(outcome, stop: stop.reason, limitMs: limitMs)
-        if case .complete = action { onEnding() }
+        let sign = sign(of: outcome, startedMs: startMs)
+        let action = EndAction.decide(outcome, stop: stop.reason, limits: limits)
         if action != .nothing { await reporter.flush() }
         let end = await write(action, progress: progress)
-        // Without a gateway the results live here. A task of its own: to remove much takes time that the event loop has not.
-        if backend.usesFiles, files != nil || end != .complete { await Task { directory.remove() }.value }
-        return (end, end == .failed ? environment.nowMs() - startMs : nil)
+        // Without a gateway the results live here.
+        if files != nil || end != .complete { directory.remove() }
+        return (end, sign)
     }
 
-    private func supervise(_ work: Task<WorkOutcome, Never>, progress: JobProgress, reporter: inout Reporter) async -> WorkOutcome {
+    private func sign(of outcome: WorkOutcome, startedMs: Int) -> HealthSign {
+        switch outcome {
+        case .done: return .well
+        case .stopped: return .unclear
+        case .failed(let error) where error.didNotStart: return .couldNotStart(message: error.message)
+        case .failed(let error):
+            if stop.reason != nil { return .unclear }
+            // What the generator itself calls hopeless is a judgement about the job: it ran.
+            let isJudged = !error.isRecoverable && error.code != BackendError.noGatewayCode
+            let isAtOnce = environment.nowMs() - startedMs < WorkerLimits.instantFailureMs
+            return isAtOnce && !isJudged ? .failedAtOnce(code: error.code) : .well
+        }
+    }
+
+    private func supervise(
+        _ work: Task<WorkOutcome, Never>,
+        in directory: JobDirectory,
+        progress: JobProgress,
+        reporter: inout Reporter
+    ) async -> WorkOutcome {
         let initial = reporter
         let (outcome, final) = await withTaskGroup(of: (WorkOutcome?, Reporter?).self) { group in
             group.addTask {
-                await self.keepLease(progress)
+                await self.keepLease()
+                return (nil, nil)
+            }
+            group.addTask {
+                await self.watchLimit()
+                return (nil, nil)
+            }
+            group.addTask {
+                await self.watchQuota(of: directory)
+                return (nil, nil)
+            }
+            group.addTask {
+                await self.watchStall(progress)
                 return (nil, nil)
             }
             group.addTask {
@@ -94,8 +135,7 @@ struct JobRun: Sendable {
                 if let reporter { final = reporter }
                 if let ended {
                     outcome = ended
-                    progress.end()
-                    heartbeatBell.ring()
+                    group.cancelAll()
                 }
             }
             return (outcome, final)
@@ -108,13 +148,12 @@ struct JobRun: Sendable {
 
     private func work(in directory: JobDirectory, progress: JobProgress) async -> WorkOutcome {
         do {
-            if backend.usesFiles { try directory.make() }
-            let inputs = backend.usesFiles ? try JobInput.list(paramsJSON: claim.paramsJSON) : []
+            let inputs = try JobInput.list(paramsJSON: claim.paramsJSON)
             if let files {
                 for input in inputs { try await files.fetch(input, into: directory.input) }
             } else if !inputs.isEmpty {
                 throw BackendError(
-                    code: "no_gateway",
+                    code: BackendError.noGatewayCode,
                     message: "the job has inputs, and this worker knows no gateway to fetch them from (--gateway URL)",
                     isRecoverable: false
                 )
@@ -123,13 +162,19 @@ struct JobRun: Sendable {
                 id: lease.job,
                 attempt: claim.attempt,
                 pipeline: claim.pipeline,
+                definition: pipeline,
                 paramsJSON: claim.paramsJSON,
                 inputDirectory: directory.input,
                 outputDirectory: directory.output,
                 traceparent: claim.traceparent
             )
+            progress.noteNews()
             let result = try await backend.run(job: job, events: BackendEvents { progress.receive($0) })
-            let outputs = backend.usesFiles ? try OutputFile.list(directory.output) : []
+            if let quota = limits.quotaBytes, await isOverQuota(directory, quota: quota) { throw BackendError.quotaExceeded(quota) }
+            if DiskSpace.isFull(directory.output) {
+                progress.receive(.log(stream: "headway", text: "the disk is full: results may be cut short"))
+            }
+            let outputs = try OutputFile.list(directory.output)
             if let files {
                 for output in outputs { try await files.deliver(output, lease: lease) }
             }
@@ -143,6 +188,10 @@ struct JobRun: Sendable {
             }
             return .done(resultJSON: json)
         } catch let error as BackendError {
+            let isForeign = error.code == "generator_failed" || error.code == "generator_killed"
+            if isForeign, DiskSpace.isMeant(by: error.message) || DiskSpace.isFull(directory.output) {
+                return .failed(.diskFull(error.message))
+            }
             return .failed(error)
         } catch {
             if Task.isCancelled || error is CancellationError { return .stopped }
@@ -158,15 +207,12 @@ struct JobRun: Sendable {
 
     // MARK: Around the work
 
-    /// Heartbeats, whatever the backend does, until cancelled or lost; and the order to stop when the time is over.
-    private func keepLease(_ progress: JobProgress) async {
+    /// Heartbeats, whatever the backend does, until cancelled or lost.
+    private func keepLease() async {
         var isAway = false
-        let endMs = environment.nowMs() + limitMs
         while !Task.isCancelled {
-            let left = endMs - environment.nowMs()
-            if left <= 0 { stop.give(.timeout) }
-            await heartbeatBell.wait(atMost: left > 0 ? min(store.settings.heartbeat, .milliseconds(left)) : store.settings.heartbeat)
-            if Task.isCancelled || progress.isOver { return }
+            await heartbeatBell.wait(atMost: store.settings.heartbeat)
+            if Task.isCancelled { return }
             do throws(StoreError) {
                 let status = try await store.heartbeat(lease)
                 if isAway { logger.info("redis is back", metadata: ["job.id": "\(lease.job)"]) }
@@ -190,6 +236,15 @@ struct JobRun: Sendable {
                 }
                 isAway = true
             }
+        }
+    }
+
+    private func watchLimit() async {
+        do {
+            try await Task.sleep(for: .milliseconds(limits.runtimeMs))
+            stop.give(.timeout)
+        } catch {
+            // The job ended before.
         }
     }
 

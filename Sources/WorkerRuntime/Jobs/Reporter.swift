@@ -52,8 +52,7 @@ struct Reporter {
     }
 
     mutating func run() async {
-        await bell.wait(atMost: WorkerLimits.firstReport)
-        while !Task.isCancelled, !progress.isOver, stop.reason != .leaseLost {
+        while !Task.isCancelled, stop.reason != .leaseLost {
             var pause: Duration
             do throws(StoreError) {
                 var until = try await reportDueStates()
@@ -96,6 +95,7 @@ struct Reporter {
             case .sendNow:
                 try await write(state)
                 schedule.sent(state, atMs: now)
+                progress.published(state)
                 if let milestone { progress.removeMilestone(milestone) }
             case .wait(let until): return until
             case .nothing:

@@ -7,6 +7,10 @@ enum StopReason: Int, Comparable {
     case shutdown
     /// It ran longer than it may.
     case timeout
+    /// It made no progress for longer than it may.
+    case stalled
+    /// Its files are more than it may have.
+    case quotaExceeded
     /// Somebody cancelled it.
     case cancelled
     /// The job is not ours any more: nothing may be written.
@@ -67,16 +71,14 @@ enum EndAction: Hashable {
     case nothing
 
     /// The whole decision: what happened, and which order to stop had been given.
-    static func decide(_ outcome: WorkOutcome, stop: StopReason?, limitMs: Int) -> EndAction {
+    static func decide(_ outcome: WorkOutcome, stop: StopReason?, limits: RunLimits) -> EndAction {
         switch (outcome, stop) {
         case (_, .leaseLost): .nothing
         // It was finished, delivered and whole before the order took effect.
         case (.done(let result), _): .complete(resultJSON: result)
         case (_, .cancelled): .acknowledgeCancel
-        case (_, .timeout):
-            .fail(BackendError(code: "timeout", message: "ran longer than the \(limitMs) ms it may", isRecoverable: true))
-        case (.failed(let error), _): .fail(error)
-        case (.stopped, _): .release
+        case (.failed(let error), let stop): stop.flatMap(limits.failure(for:)).map(EndAction.fail) ?? (error.didNotStart ? .release : .fail(error))
+        case (.stopped, let stop): stop.flatMap(limits.failure(for:)).map(EndAction.fail) ?? .release
         }
     }
 }

@@ -1,3 +1,4 @@
+import Glibc
 import ProgressCore
 
 /// Turns what a generator writes into events: progress lines by their meaning, everything else into bounded log lines.
@@ -12,21 +13,36 @@ struct GeneratorOutput {
     /// What the generator said of its end.
     private(set) var resultJSON: String?
     private(set) var error: BackendError?
-    /// The last line of stderr, for the message of a failure that the generator did not explain.
+    /// The last line of stderr, or of the terminal, for the message of a failure that the generator did not explain.
     private(set) var lastErrorLine: [UInt8] = []
     private(set) var garbageLines = 0
 
     private let events: BackendEvents
+    private let errorStream: Stream
     private var progress = LineSplitter(limit: WorkerLimits.progressLineBytes, overlong: .skip, endsAtCarriageReturn: false)
     private var stdout = LineSplitter(limit: WorkerLimits.logLineBytes, overlong: .cut, endsAtCarriageReturn: true)
     private var stderr = LineSplitter(limit: WorkerLimits.logLineBytes, overlong: .cut, endsAtCarriageReturn: true)
     private var budget: LineBudget
     private var dropped = 0
+    /// Nil: bars are log lines like any other.
+    private var bars: BarTracker?
+    private let patterns: [ProgressPattern]
+    private var patternBudget: LineBudget
+    /// The generator reports its progress itself; bars and patterns are not needed any more.
+    private var hasSpoken = false
     /// Ticks of one stage within one read are merged: the newest wins, and nothing else gets lost.
     private var pending: ProgressUpdate?
 
-    init(events: BackendEvents, atMs now: Int) {
+    /// - Parameters:
+    ///   - pipeline: whose patterns are tried, and whose stages bars stand for.
+    ///   - readsBars: whether bars are looked for.
+    ///   - isMerged: stdout is a terminal that stderr goes to as well.
+    init(events: BackendEvents, pipeline: Pipeline, readsBars: Bool = true, isMerged: Bool = false, atMs now: Int) {
         self.events = events
+        errorStream = isMerged ? .stdout : .stderr
+        bars = readsBars ? BarTracker(BarNames(pipeline)) : nil
+        patterns = pipeline.patterns
+        patternBudget = LineBudget(perSecond: WorkerLimits.patternLinesPerSecond, burst: WorkerLimits.patternLinesBurst, atMs: now)
         budget = LineBudget(perSecond: WorkerLimits.logLinesPerSecond, burst: WorkerLimits.logLinesBurst, atMs: now)
     }
 
@@ -58,12 +74,8 @@ struct GeneratorOutput {
             events.send(.plan(plan))
         }
         if let update = line.update {
-            if let pending, update.stage == nil || update.stage == pending.stage {
-                self.pending = pending.merged(with: update)
-            } else {
-                flush()
-                pending = update
-            }
+            hasSpoken = true
+            take(update)
         }
         if let text = line.log { log(.script, text, atMs: now) }
         if let path = line.preview { events.send(.preview(path: path)) }
@@ -77,27 +89,93 @@ struct GeneratorOutput {
         log(.headway, "not a JSON object on the progress descriptor: " + String(decoding: bytes.prefix(200), as: UTF8.self), atMs: now)
     }
 
+    private mutating func take(_ update: ProgressUpdate) {
+        if let pending, update.stage == nil || update.stage == pending.stage {
+            self.pending = pending.merged(with: update)
+        } else {
+            flush()
+            pending = update
+        }
+    }
+
     private mutating func flush() {
         if let update = pending { events.send(.progress(update)) }
         pending = nil
     }
 
-    // MARK: Log
+    // MARK: Bars and log
 
     mutating func readLog(_ bytes: UnsafeRawBufferPointer, from stream: Stream, atMs now: Int) {
         // The splitter is taken out while its closure changes the rest of self.
         var splitter = stream == .stdout ? stdout : stderr
         put(LineSplitter(limit: 0, overlong: .cut, endsAtCarriageReturn: true), to: stream)
-        splitter.feed(bytes) { logLine($0, from: stream, atMs: now) }
+        splitter.feed(bytes) { outputLine($0, from: stream, atMs: now) }
+        if !splitter.unfinished.isEmpty { splitter.unfinished.withUnsafeBytes { unfinishedLine($0, from: stream, atMs: now) } }
         put(splitter, to: stream)
+        flush()
     }
 
     private mutating func put(_ splitter: LineSplitter, to stream: Stream) {
         if stream == .stdout { stdout = splitter } else { stderr = splitter }
     }
 
+    private mutating func outputLine(_ bytes: UnsafeRawBufferPointer, from stream: Stream, atMs now: Int) {
+        guard Self.mayBeDrawn(bytes) else {
+            tryPatterns(bytes, atMs: now)
+            logLine(bytes, from: stream, atMs: now)
+            return
+        }
+        for piece in TerminalText.pieces(of: bytes) {
+            if piece.isBlank {
+                if piece.linesUp > 0 { bars?.wipe(position: piece.linesUp) }
+            } else if tryPatterns(piece.text, atMs: now) {
+                piece.text.withUnsafeBytes { logLine($0, from: stream, atMs: now) }
+            } else if bars != nil, let line = BarLine(piece.text) {
+                use(bars?.take(line, text: piece.text, position: piece.linesUp), from: stream, atMs: now)
+                // What a script prints while a bar is drawn stands behind it.
+                if let rest = line.restStart { piece.text[rest...].withUnsafeBytes { logLine($0, from: stream, atMs: now) } }
+            } else {
+                piece.text.withUnsafeBytes { logLine($0, from: stream, atMs: now) }
+            }
+        }
+    }
+
+    /// True when the line matches a pattern of the pipeline; what it says is taken.
+    @discardableResult
+    private mutating func tryPatterns(_ bytes: some Collection<UInt8>, atMs now: Int) -> Bool {
+        guard !patterns.isEmpty, !hasSpoken, patternBudget.take(atMs: now) else { return false }
+        let line = PatternLine(bytes)
+        for pattern in patterns {
+            if let update = pattern.update(for: line) {
+                take(update)
+                return true
+            }
+        }
+        return false
+    }
+
+    private mutating func unfinishedLine(_ bytes: UnsafeRawBufferPointer, from stream: Stream, atMs now: Int) {
+        guard bars != nil, !hasSpoken, Self.mayBeDrawn(bytes), let piece = TerminalText.pieces(of: bytes).last else { return }
+        guard let line = BarLine(piece.text), line.isComplete, line.restStart == nil else { return }
+        use(bars?.takeUnfinished(line, text: piece.text), from: stream, atMs: now)
+    }
+
+    private mutating func use(_ outcome: BarTracker.Outcome?, from stream: Stream, atMs now: Int) {
+        guard let outcome else { return }
+        if let update = outcome.update, !hasSpoken { take(update) }
+        for text in outcome.ended { log(stream, String(decoding: text.prefix(WorkerLimits.barLogBytes), as: UTF8.self), atMs: now) }
+    }
+
+    /// A look at the bytes that bars and terminal codes cannot do without: floods of plain lines stay cheap.
+    private static func mayBeDrawn(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        guard let base = bytes.baseAddress else { return false }
+        // A bar is wiped off with blanks.
+        if bytes[0] == 0x20 { return true }
+        return [0x25, 0x5b, 0x1b, 0xe2].contains { memchr(base, $0, bytes.count) != nil }
+    }
+
     private mutating func logLine(_ bytes: UnsafeRawBufferPointer, from stream: Stream, atMs now: Int) {
-        if stream == .stderr {
+        if stream == errorStream {
             lastErrorLine.removeAll(keepingCapacity: true)
             lastErrorLine.append(contentsOf: bytes.prefix(WorkerLimits.lastLineBytes))
         }
@@ -133,7 +211,11 @@ struct GeneratorOutput {
         flush()
         for stream in [Stream.stdout, .stderr] {
             var splitter = stream == .stdout ? stdout : stderr
-            splitter.finish { logLine($0, from: stream, atMs: now) }
+            splitter.finish { outputLine($0, from: stream, atMs: now) }
+        }
+        flush()
+        for text in bars?.finish() ?? [] {
+            send(errorStream, String(decoding: text.prefix(WorkerLimits.barLogBytes), as: UTF8.self))
         }
         if garbageLines > WorkerLimits.shownGarbageLines {
             send(.headway, "\(garbageLines) lines on the progress descriptor were no JSON objects")

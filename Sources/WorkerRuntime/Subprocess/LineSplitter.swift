@@ -13,7 +13,8 @@ struct LineSplitter {
     let overlong: Overlong
     /// A progress bar that redraws itself writes `\r` for every new line.
     let endsAtCarriageReturn: Bool
-    private var unfinished: [UInt8] = []
+    /// The line whose end has not come yet, as far as it is kept.
+    private(set) var unfinished: [UInt8] = []
     private var isOver = false
     /// Lines that were longer than the limit.
     private(set) var overlongLines = 0

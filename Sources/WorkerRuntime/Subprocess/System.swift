@@ -36,6 +36,20 @@ final class Descriptor {
     }
 }
 
+/// A pseudo-terminal, for programs that draw their bars on a terminal only.
+struct Terminal {
+    let master: Descriptor
+    let slave: Descriptor
+
+    init() throws(BackendError) {
+        var (master, slave): (Int32, Int32) = (-1, -1)
+        let error = headway_open_terminal(&master, &slave, WorkerLimits.terminalRows, WorkerLimits.terminalColumns)
+        guard error == 0 else { throw .system("no terminal for the generator", errno: error) }
+        self.master = Descriptor(master)
+        self.slave = Descriptor(slave)
+    }
+}
+
 /// A pipe, both ends close-on-exec.
 struct Pipe {
     let readEnd: Descriptor
@@ -65,4 +79,11 @@ func startThread(_ body: @escaping @Sendable () -> Void) -> Bool {
     )
     if error != 0 { box.release() }
     return error == 0
+}
+
+/// The value of `body`, computed on a thread of its own because it blocks; nil when there is no thread to be had.
+func onOwnThread<R: Sendable>(_ body: @escaping @Sendable () -> R) async -> R? {
+    await withCheckedContinuation { continuation in
+        if !startThread({ continuation.resume(returning: body()) }) { continuation.resume(returning: nil) }
+    }
 }

@@ -69,6 +69,12 @@ struct WorkerCommand: AsyncParsableCommand {
     @Option(help: "Pipeline of jobs that name one this worker does not know.") var pipeline: String?
     @Option(help: "Name of this worker.") var name: String?
     @Option(help: "Jobs run at the same time.") var concurrency: String?
+    @Option(
+        name: .customLong("prefer"),
+        parsing: .singleValue,
+        help: ArgumentHelp("Labels of this worker, e.g. of models it keeps loaded; may be repeated.", valueName: "a,b")
+    )
+    var labels: [String] = []
     @Option(help: ArgumentHelp("Directory for inputs and outputs of running jobs.", valueName: "dir")) var workDir: String?
     @Option(help: "Progress writes per second and job, at most.") var updateRate: String?
     @Option(help: "On shutdown, time for running jobs to finish, e.g. 30s.") var shutdownGrace: String?
@@ -76,6 +82,10 @@ struct WorkerCommand: AsyncParsableCommand {
     @Option(help: "Silence after which this worker counts as lost, e.g. 20s.") var lease: String?
     @Option(help: "Pause between two signs of life, at most a third of the lease, e.g. 5s.") var heartbeat: String?
     @Option(help: "Longest run of a job that names no limit itself, e.g. 2h.") var maxRuntime: String?
+    @Option(help: "Stop a job that makes no progress for so long, e.g. 10m.") var stallKill: String?
+    @Option(help: ArgumentHelp("Most bytes of files that a job may have, e.g. 20G.", valueName: "size")) var jobQuota: String?
+    @Option(help: "Follow progress bars in the command's output: auto or off.") var bars: String?
+    @Flag(help: "Give the command a terminal for its output.") var pty = false
     @Option(help: ArgumentHelp("YAML file with further pipelines.", valueName: "file")) var pipelines: String?
     @Argument(parsing: .postTerminator, help: "After --: what to run for each job.") var command: [String] = []
 
@@ -84,9 +94,11 @@ struct WorkerCommand: AsyncParsableCommand {
             redis.flags + [
                 gateway.flag, .init(Settings.workerQueues, queues), .init(Settings.workerPipeline, pipeline),
                 .init(Settings.workerName, name), .init(Settings.concurrency, concurrency), .init(Settings.workDirectory, workDir),
+                .init(Settings.workerPrefer, labels.flatMap { $0.split(separator: ",").map(String.init) }),
                 .init(Settings.updateRate, updateRate), .init(Settings.workerGrace, shutdownGrace), .init(Settings.pipelines, pipelines),
                 .init(Settings.cancelGrace, cancelGrace), .init(Settings.lease, lease), .init(Settings.heartbeat, heartbeat),
-                .init(Settings.maxRuntime, maxRuntime), .init(Settings.workerCommand, command),
+                .init(Settings.maxRuntime, maxRuntime), .init(Settings.stallKill, stallKill), .init(Settings.jobQuota, jobQuota),
+                .init(Settings.readsBars, bars), .init(Settings.usesTerminal, pty), .init(Settings.workerCommand, command),
             ]
         )
         let logger = try Logs.bootstrap(settings, label: "headway.worker")

@@ -21,6 +21,9 @@ struct SubmitCommand: AsyncParsableCommand {
     var inputs: [String] = []
     @Option(help: "Id of the new job; made up when not given.") var id: String?
     @Option(help: "0 to 9; higher goes first.") var priority: String?
+    @Option(help: "Label of workers that should run it, if one is free soon.") var prefer: String?
+    @Option(help: ArgumentHelp("Group that it is a child of.", valueName: "job")) var parent: String?
+    @Option(help: "It is a group of so many children and no work of its own; --queue is not needed.") var children: String?
     @Flag(help: "Stay and watch the job until it ends.") var watch = false
     @Flag(help: "Print JSON lines for programs.") var json = false
     @Option(help: ArgumentHelp("With --watch: directory for the result files.", valueName: "dir")) var output: String?
@@ -31,6 +34,8 @@ struct SubmitCommand: AsyncParsableCommand {
             gateway.flag, .init(Settings.submitQueue, queue), .init(Settings.submitPipeline, pipeline),
             .init(Settings.submitParams, params),
             .init(Settings.submitInputs, inputs), .init(Settings.submitID, id), .init(Settings.submitPriority, priority),
+            .init(Settings.submitPrefer, prefer), .init(Settings.submitParent, parent),
+            .init(Settings.submitChildren, children),
             .init(Settings.submitWatch, watch), .init(Settings.json, json), .init(Settings.submitOutput, output),
             .init(Settings.lostAfter, lostAfter),
         ])
@@ -71,41 +76,62 @@ struct SubmitCommand: AsyncParsableCommand {
     }
 }
 
+/// Params as given on a command line: a JSON object, or `@FILE` with one.
+struct ParamsText {
+    let json: String
+    /// Names of the object's members.
+    let keys: Set<String>
+
+    init(_ given: String) throws(CommandError) {
+        let source = given.first == "@" ? String(given.dropFirst()) : "--params"
+        json = given.first == "@" ? try TextFile.read(source, limit: Limits.paramsBytes) : given
+        guard let keys = RawJSON.keys(ofObject: json) else {
+            throw .usage("\(source): not a JSON object; write for example '{\"prompt\": \"a cat\"}'")
+        }
+        guard json.utf8.count <= Limits.paramsBytes else {
+            throw .usage("\(source): \(json.utf8.count) bytes of params; at most \(Limits.paramsBytes) (send large data with --input)")
+        }
+        self.keys = keys
+    }
+}
+
 /// What is submitted, read and checked before anything is sent.
 struct SubmitRequest: Sendable {
-    let queue: String
-    let pipeline: String
+    /// Nil for a group.
+    let queue: String?
+    /// Nil for a group that names none.
+    let pipeline: String?
     let paramsJSON: String
     let inputs: [String]
     let id: String?
     let priority: Int?
+    let prefer: String?
+    let parent: String?
+    let children: Int?
     private let paramKeys: Set<String>
 
     init(_ settings: SettingsReader) throws(CommandError) {
-        queue = try settings.value(Settings.submitQueue)
-        pipeline = try settings.value(Settings.submitPipeline)
+        children = try settings.optional(Settings.submitChildren)
+        parent = try settings.optional(Settings.submitParent)
+        prefer = try settings.optional(Settings.submitPrefer)
+        let isGroup = children != nil
+        queue = isGroup ? try settings.optional(Settings.submitQueue) : try settings.value(Settings.submitQueue)
+        pipeline = isGroup ? try settings.optional(Settings.submitPipeline) : try settings.value(Settings.submitPipeline)
         inputs = try settings.value(Settings.submitInputs)
         id = try settings.optional(Settings.submitID)
         priority = try settings.optional(Settings.submitPriority)
-        let given = try settings.value(Settings.submitParams)
-        let source = given.first == "@" ? String(given.dropFirst()) : "--params"
-        paramsJSON = given.first == "@" ? try TextFile.read(source, limit: Limits.paramsBytes) : given
-        guard let keys = RawJSON.keys(ofObject: paramsJSON) else {
-            throw .usage("\(source): not a JSON object; write for example '{\"prompt\": \"a cat\"}'")
+        let params = try ParamsText(settings.value(Settings.submitParams))
+        paramsJSON = params.json
+        paramKeys = params.keys
+        if isGroup, parent != nil { throw .usage("--children and --parent exclude each other: a child cannot be a group") }
+        if isGroup, prefer != nil || priority != nil {
+            throw .usage("a group is no work itself: give --priority and --prefer to its children")
         }
-        guard paramsJSON.utf8.count <= Limits.paramsBytes else {
-            throw .usage(
-                "\(source): \(paramsJSON.utf8.count) bytes of params; at most \(Limits.paramsBytes) (send large data with --input)"
-            )
-        }
-        paramKeys = keys
-        if let id, JobID(id) == nil || id.contains("~") {
-            throw .usage("--id \(id.debugDescription) is no job id; ids are 1 to 128 characters of A-Z a-z 0-9 . _ : -")
-        }
+        try Self.check(id: id, parent: parent)
         guard inputs.count <= Limits.inputsPerSubmit else {
             throw .usage("\(inputs.count) inputs are too many; at most \(Limits.inputsPerSubmit)")
         }
-        if !inputs.isEmpty, keys.contains("inputs") { throw .usage("--input and params.inputs exclude each other") }
+        if !inputs.isEmpty, paramKeys.contains("inputs") { throw .usage("--input and params.inputs exclude each other") }
         let names = inputs.map { $0.split(separator: "/").last.map(String.init) ?? $0 }
         guard Set(names).count == names.count else {
             throw .usage("two inputs have the same file name; the generator could not tell them apart")
@@ -114,6 +140,24 @@ struct SubmitRequest: Sendable {
         for input in inputs { _ = try OpenFile.open(input) }
     }
 
+    private static func check(id: String?, parent: String?) throws(CommandError) {
+        let rule = "ids are 1 to 128 characters of A-Z a-z 0-9 . _ : -"
+        if let parent, JobID(parent) == nil || parent.contains("~") {
+            throw .usage("--parent \(parent.debugDescription) is no group; \(rule)")
+        }
+        guard let id else { return }
+        guard let job = JobID(id) else { throw .usage("--id \(id.debugDescription) is no job id; \(rule)") }
+        if let parent, job.childNumber == nil || job.root != parent {
+            throw .usage("--id \(id) is no child of \(parent): it must be \(parent)~ and a number, or be left out")
+        }
+        if parent == nil, job.childNumber != nil {
+            throw .usage("--id \(id) is a child's: give --parent \(job.root) too; other ids are without ~, \(rule)")
+        }
+    }
+
+    /// A child without an id of its own takes the group's next number, each time it is submitted.
+    private var isRepeatable: Bool { parent == nil || id != nil }
+
     /// The body of `POST /v1/jobs`.
     func json(uploads: [GatewayClient.Upload], idempotencyKey: String?) -> String {
         let list = uploads.map { "{\"upload\":\(JSONText.quoted($0.upload)),\"name\":\(JSONText.quoted($0.name))}" }
@@ -121,9 +165,14 @@ struct SubmitRequest: Sendable {
             uploads.isEmpty
             ? paramsJSON
             : RawJSON.adding("inputs", json: "[\(list.joined(separator: ","))]", toObject: paramsJSON, isEmpty: paramKeys.isEmpty)
-        var fields = ["\"queue\":\(JSONText.quoted(queue))", "\"pipeline\":\(JSONText.quoted(pipeline))"]
+        var fields: [String] = []
+        if let queue { fields.append("\"queue\":\(JSONText.quoted(queue))") }
+        if let pipeline { fields.append("\"pipeline\":\(JSONText.quoted(pipeline))") }
+        if let parent { fields.append("\"parent\":\(JSONText.quoted(parent))") }
+        if let children { fields.append("\"children\":\(children)") }
+        if let prefer { fields.append("\"prefer\":\(JSONText.quoted(prefer))") }
         if let id { fields.append("\"id\":\(JSONText.quoted(id))") }
-        if let idempotencyKey, id == nil { fields.append("\"idempotency_key\":\(JSONText.quoted(idempotencyKey))") }
+        if let idempotencyKey, id == nil, parent == nil { fields.append("\"idempotency_key\":\(JSONText.quoted(idempotencyKey))") }
         if let priority { fields.append("\"priority\":\(priority)") }
         fields.append("\"params\":\(params)")
         return "{\(fields.joined(separator: ","))}"
@@ -139,7 +188,7 @@ struct SubmitRequest: Sendable {
             do {
                 return try await client.submit(json: body)
             } catch {
-                guard error.code == .linkLost, backoff.failures < 3 else { throw error }
+                guard error.code == .linkLost, isRepeatable, backoff.failures < 3 else { throw error }
                 try await Task.sleep(for: backoff.next(random: .random(in: 0..<1)))
             }
         }

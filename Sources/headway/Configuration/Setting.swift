@@ -133,6 +133,24 @@ extension Setting where Value == Int {
             return value
         }
     }
+
+    /// A number of bytes, as `512M`.
+    static func bytes(_ key: String, flag: String?, in range: ClosedRange<Int>, help: String) -> Self {
+        Setting(
+            key,
+            flag: flag,
+            allowed:
+                "a number of bytes such as 500M or 20G, from \(range.lowerBound) to \(range.upperBound); K, M, G and T are powers of 1024",
+            help: help
+        ) { raw in
+            guard case .scalar(let text) = raw, let last = text.last else { return nil }
+            let powers: [Character: Int] = ["K": 10, "M": 20, "G": 30, "T": 40]
+            let digits = powers[last] == nil ? text[...] : text.dropLast()
+            guard let number = Int(digits), number >= 0 else { return nil }
+            let (value, overflow) = number.multipliedReportingOverflow(by: 1 << (powers[last] ?? 0))
+            return !overflow && range.contains(value) ? value : nil
+        }
+    }
 }
 
 extension Setting where Value == Double {
@@ -155,14 +173,14 @@ extension Setting where Value == Duration {
     static func duration(
         _ key: String,
         flag: String?,
-        default defaultValue: String,
+        default defaultValue: String?,
         in range: ClosedRange<Duration>,
         help: String
     ) -> Self {
         Setting(
             key,
             flag: flag,
-            default: .scalar(defaultValue),
+            default: defaultValue.map(RawValue.scalar),
             allowed: "a duration from \(DurationText.exact(range.lowerBound)) to \(DurationText.exact(range.upperBound)), "
                 + "such as 500ms, 30s, 5m or 1h",
             help: help

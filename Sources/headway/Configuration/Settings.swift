@@ -1,3 +1,4 @@
+import JobStore
 import Logging
 import Telemetry
 
@@ -145,6 +146,14 @@ enum Settings {
         in: 1...256,
         help: "Jobs run at the same time."
     )
+    static let workerPrefer = Setting.texts(
+        "worker.prefer",
+        flag: "--prefer",
+        default: [],
+        allowed: labelRule,
+        help: "Labels of this worker, e.g. of models it keeps loaded: jobs that prefer one of them come first, within bounds.",
+        where: StoreLimits.isLabel
+    )
     static let workDirectory = Setting.text(
         "worker.work_dir",
         flag: "--work-dir",
@@ -193,6 +202,37 @@ enum Settings {
         default: "24h",
         in: .seconds(1) ... .seconds(30 * 86_400),
         help: "Longest run of a job that names no limit itself."
+    )
+    static let stallKill = Setting.duration(
+        "worker.stall_kill",
+        flag: "--stall-kill",
+        default: nil,
+        in: .seconds(1) ... .seconds(30 * 86_400),
+        help: "Stop a job that makes no progress for so long; off when not set."
+    )
+    static let jobQuota = Setting.bytes(
+        "worker.job_quota",
+        flag: "--job-quota",
+        in: 1...(1 << 50),
+        help: "Most bytes of files that a job may have, inputs included; no bound when not set."
+    )
+    static let readsBars = Setting<Bool>(
+        "worker.bars",
+        flag: "--bars",
+        default: .scalar("auto"),
+        allowed: "auto or off",
+        help: "Follow progress bars in the command's output, until it writes progress of its own."
+    ) { raw in
+        switch raw {
+        case .scalar("auto"): true
+        case .scalar("off"): false
+        default: nil
+        }
+    }
+    static let usesTerminal = Setting.bool(
+        "worker.pty",
+        flag: "--pty",
+        help: "Give the command a terminal for its output, for programs that draw bars nowhere else."
     )
     /// No flag and no environment form: it stands after `--`, or as a YAML list; a string could not be split safely.
     static let workerCommand = Setting.texts(
@@ -261,6 +301,26 @@ enum Settings {
         in: 0...9,
         help: "Priority of the new job; higher goes first."
     )
+    static let submitPrefer = Setting.text(
+        "submit.prefer",
+        flag: "--prefer",
+        allowed: labelRule,
+        help: "Label of workers that should run the new job, if one is free soon.",
+        where: StoreLimits.isLabel
+    )
+    static let submitParent = Setting.text(
+        "submit.parent",
+        flag: "--parent",
+        allowed: "the id of a group",
+        help: "Group that the new job is a child of."
+    )
+    static let submitChildren = Setting.integer(
+        "submit.children",
+        flag: "--children",
+        default: nil,
+        in: 1...StoreLimits.children,
+        help: "The new job is a group of so many children and no work of its own."
+    )
     static let submitWatch = Setting.bool("submit.watch", flag: "--watch", help: "Stay and watch the job until it ends.")
     static let submitOutput = Setting.text(
         "submit.output",
@@ -273,6 +333,13 @@ enum Settings {
         flag: "--reason",
         allowed: "text",
         help: "Why; shown to everyone who watches."
+    )
+    static let drainWorkers = Setting.texts(
+        "workers.drain",
+        flag: "--drain",
+        default: [],
+        allowed: "the name of a worker",
+        help: "Workers that are to finish their jobs, take no more and end."
     )
     static let logsLimit = Setting.integer("logs.limit", flag: "--limit", default: 200, in: 1...10_000, help: "Newest lines to print.")
 
@@ -298,12 +365,14 @@ enum Settings {
     static let all: [SettingInfo] = [
         logLevel.info, logFormat.info, pipelines.info, redisURL.info, redisPassword.info, redisPrefix.info, listen.info, gatewayURL.info,
         gatewayData.info, insecure.info, anyQueue.info, gatewayQueues.info, allowedHosts.info, allowedOrigins.info, drain.info,
-        workerQueues.info, workerPipeline.info, workerName.info, concurrency.info, workDirectory.info, updateRate.info,
-        workerGrace.info, cancelGrace.info, lease.info, heartbeat.info, maxRuntime.info, workerCommand.info, json.info, lostAfter.info,
+        workerQueues.info, workerPipeline.info, workerName.info, concurrency.info, workerPrefer.info, workDirectory.info, updateRate.info,
+        workerGrace.info, cancelGrace.info, lease.info, heartbeat.info, maxRuntime.info, stallKill.info, jobQuota.info, readsBars.info,
+        usesTerminal.info, workerCommand.info, json.info, lostAfter.info,
         submitQueue.info,
         submitPipeline.info, submitParams.info,
-        submitInputs.info, submitID.info, submitPriority.info, submitWatch.info, submitOutput.info, cancelReason.info,
-        logsLimit.info, devData.info, devNoWorker.info, devRedisServer.info,
+        submitInputs.info, submitID.info, submitPriority.info, submitPrefer.info, submitParent.info, submitChildren.info, submitWatch.info,
+        submitOutput.info, cancelReason.info,
+        drainWorkers.info, logsLimit.info, devData.info, devNoWorker.info, devRedisServer.info,
     ]
 
     /// Names under our prefix that are no settings: a worker gives them to its jobs' commands, and `HEADWAY_CONFIG` names
@@ -312,6 +381,7 @@ enum Settings {
         "HEADWAY_CONFIG", "HEADWAY_JOB_ID", "HEADWAY_ATTEMPT", "HEADWAY_PROGRESS_FD", "HEADWAY_INPUT_DIR", "HEADWAY_OUTPUT_DIR",
     ]
 
+    private static let labelRule = "a label: 1 to 64 characters of A-Z, a-z, 0-9, ., _ and -"
     private static let queueRule = "a queue name: 1 to 64 characters of a-z, 0-9 and -"
 
     private static func isNameByte(_ byte: UInt8) -> Bool {

@@ -61,6 +61,23 @@ extension GatewayClient {
         return answer.body
     }
 
+    /// Why a job is where it is, as `JobDiagnosis.json`.
+    func why(_ job: String) async throws(CommandError) -> String {
+        let answer = try await request(.GET, "/v1/jobs/\(Self.percentEncoded(job))/why")
+        guard answer.status == 200 else { throw refusal(answer, of: "job \(job)") }
+        return answer.body
+    }
+
+    /// Tries an ended job again as a new one; answers its id and the gateway's JSON. Repeating it gives the same new job.
+    func retry(_ job: String, paramsJSON: String?) async throws(CommandError) -> (job: String, answer: String) {
+        let json = paramsJSON.map { "{\"params\":\($0)}" } ?? "{}"
+        let answer = try await request(.POST, "/v1/jobs/\(Self.percentEncoded(job))/retry", json: json)
+        guard (200..<300).contains(answer.status), let successor = JobReference.parse(answer.body) else {
+            throw refusal(answer, of: "retry of \(job)")
+        }
+        return (successor, answer.body)
+    }
+
     func logs(_ job: String, limit: Int) async throws(CommandError) -> String {
         let answer = try await request(.GET, "/v1/jobs/\(Self.percentEncoded(job))/logs?limit=\(limit)")
         guard answer.status == 200 else { throw refusal(answer, of: "logs of \(job)") }

@@ -26,6 +26,16 @@ struct JobEvent: Sendable, Decodable, Equatable {
         var files: [File]?
     }
 
+    /// How many children of a group are in which state.
+    struct Children: Sendable, Decodable, Equatable {
+        var expected: Int
+        var waiting: Int?
+        var running: Int?
+        var complete: Int?
+        var failed: Int?
+        var cancelled: Int?
+    }
+
     var job: String?
     var seq: Int?
     var type: String
@@ -50,6 +60,10 @@ struct JobEvent: Sendable, Decodable, Equatable {
     var durationMs: Int?
     var queuePosition: Int?
     var queueAhead: Int?
+    /// Why the job has no place in the line, e.g. `tenant_limit`; so many others of the same owner are let in before it.
+    var heldBy: String?
+    var ownAhead: Int?
+    var children: Children?
     var error: Failure?
     var cancel: Cancel?
     var result: Result?
@@ -60,7 +74,7 @@ struct JobEvent: Sendable, Decodable, Equatable {
     private enum CodingKeys: String, CodingKey {
         case job, seq, type, phase, percent, stage, step, steps, item, items, message, stalled, estimating, attempt, at, error, cancel,
             result
-        case queue, pipeline
+        case queue, pipeline, children
         case phasePercent = "phase_percent"
         case percentPerS = "percent_per_s"
         case stagePercent = "stage_percent"
@@ -70,6 +84,8 @@ struct JobEvent: Sendable, Decodable, Equatable {
         case durationMs = "duration_ms"
         case queuePosition = "queue_position"
         case queueAhead = "queue_ahead"
+        case heldBy = "held_by"
+        case ownAhead = "own_ahead"
     }
 
     /// Nil when `json` is no event.

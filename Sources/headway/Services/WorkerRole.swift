@@ -6,6 +6,7 @@ import ProgressCore
 import RedisLink
 import ServiceLifecycle
 import Telemetry
+import UnixSignals
 import WorkerRuntime
 
 /// The worker as one of several services: makes sure of Redis, says that it is ready, runs jobs.
@@ -13,6 +14,8 @@ struct WorkerRole: Service {
     var configuration: WorkerConfiguration
     let command: [String]
     let cancelGrace: Duration
+    let readsBars: Bool
+    let usesTerminal: Bool
     let pipelines: [Pipeline]
     let context: RoleContext
     /// The process's store, with this worker's lease.
@@ -34,18 +37,29 @@ struct WorkerRole: Service {
         configuration.queues = try settings.value(Settings.workerQueues, override: queues)
         configuration.pipeline = try settings.value(Settings.workerPipeline, override: pipeline)
         configuration.concurrency = try settings.value(Settings.concurrency)
+        configuration.labels = try settings.value(Settings.workerPrefer)
+        guard configuration.labels.count <= StoreLimits.labels else {
+            throw .usage("--prefer names \(configuration.labels.count) labels; at most \(StoreLimits.labels)")
+        }
         configuration.gatewayURL = try settings.value(Settings.gatewayURL)
         configuration.workDirectory = try settings.value(Settings.workDirectory, override: workDirectory)
         configuration.updatesPerSecond = try settings.value(Settings.updateRate)
         configuration.shutdownGrace = try settings.value(Settings.workerGrace)
         configuration.maxRuntime = try settings.value(Settings.maxRuntime)
+        configuration.stallKill = try settings.optional(Settings.stallKill)
+        configuration.jobQuotaBytes = try settings.optional(Settings.jobQuota)
         configuration.version = Version.text
         cancelGrace = try settings.value(Settings.cancelGrace)
+        readsBars = try settings.value(Settings.readsBars)
+        usesTerminal = try settings.value(Settings.usesTerminal)
         guard pipelines.contains(where: { $0.name == configuration.pipeline }) else {
             let known = pipelines.map(\.name).joined(separator: ", ")
             throw .usage("--pipeline \(configuration.pipeline) is not known; known are \(known) (--pipelines FILE adds more)")
         }
-        let path = ProcessInfo.processInfo.environment["PATH"] ?? ""
+        let environment = ProcessInfo.processInfo.environment
+        let path = environment["PATH"] ?? ""
+        configuration.gpuTool = ProgramSearch.find("nvidia-smi", path: path)
+        configuration.visibleGPUs = environment["CUDA_VISIBLE_DEVICES"]
         guard let program = command.first else {
             throw .usage("a worker needs a command: write it after --, for example `headway worker --queue gpu -- python3 render.py`")
         }
@@ -77,13 +91,23 @@ struct WorkerRole: Service {
             store: store,
             redis: context.redis,
             pipelines: pipelines,
-            backend: SubprocessBackend(command: command, grace: cancelGrace),
+            backend: SubprocessBackend(command: command, grace: cancelGrace, readsBars: readsBars, usesTerminal: usesTerminal),
             registry: context.registry,
             group: MultiThreadedEventLoopGroup.singleton,
             logger: context.logger
         )
         onReady("worker \(configuration.name) serving \(configuration.queues.joined(separator: " "))")
-        try await worker.run()
+        let signals = await UnixSignalsSequence(trapping: [.sigusr1])
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask {
+                for await _ in signals {
+                    context.logger.notice("draining", metadata: ["signal": "SIGUSR1"])
+                    worker.drain()
+                }
+            }
+            defer { group.cancelAll() }
+            try await worker.run()
+        }
     }
 
     /// Host and process: unique while it lives, and it says where to look.

@@ -104,7 +104,9 @@ struct BarRenderer: Sendable {
     // MARK: The stages
 
     private func stageLine(_ view: JobView, width: Int) -> StyledLine? {
-        guard let event = view.event, event.phase != .queued, !view.stages.isEmpty else { return nil }
+        guard let event = view.event, event.phase != .queued else { return nil }
+        if let children = event.children { return StyledLine("  " + ProgressText.children(children)).cut(to: width) }
+        guard !view.stages.isEmpty else { return nil }
         let current = event.stage.flatMap { view.stages.firstIndex(of: $0) }
         let done = view.end == .complete ? view.stages.count : current ?? 0
         let detail = ProgressText.stage(of: event)

@@ -44,17 +44,28 @@ enum ProgressText {
     /// `GENERATING`, and for a waiting job its place in the line.
     static func phase(of view: JobView) -> String {
         guard let event = view.event, let phase = event.phase else { return "waiting for the job" }
+        if phase == .queued, let ahead = view.heldBehind {
+            return "QUEUED, at your limit of running jobs" + (ahead == 0 ? "" : ", \(ahead) of yours first")
+        }
         if phase == .queued, let ahead = view.queueAhead { return ahead == 0 ? "QUEUED, next" : "QUEUED, \(ahead) ahead" }
         return event.cancel == nil ? phase.rawValue : "\(phase.rawValue), cancelling"
     }
 
-    /// `shape_generation 21/50`, `item 2 of 4`; empty when the event says nothing of it.
+    /// `shape_generation 21/50`, `item 2 of 4`, of a group how far its children are; empty when the event says nothing of it.
     static func stage(of event: JobEvent) -> String {
         var parts: [String] = []
+        if let children = event.children { parts.append(self.children(children)) }
         if let stage = event.stage { parts.append(stage) }
         if let step = event.step, let steps = event.steps, steps > 0 { parts.append("\(step)/\(steps)") }
         if let item = event.item, let items = event.items, items > 1 { parts.append("item \(item) of \(items)") }
         return parts.joined(separator: " ")
+    }
+
+    /// `3 of 5 done, 1 running, 1 failed`.
+    static func children(_ counts: JobEvent.Children) -> String {
+        let others = [(counts.running, "running"), (counts.waiting, "waiting"), (counts.failed, "failed"), (counts.cancelled, "cancelled")]
+        let rest = others.compactMap { count, word in count.flatMap { $0 > 0 ? "\($0) \(word)" : nil } }
+        return (["\(counts.complete ?? 0) of \(counts.expected) done"] + rest).joined(separator: ", ")
     }
 
     /// One decimal, always: `61.3 %`.

@@ -22,6 +22,8 @@ struct JobView: Sendable {
     private(set) var stages: [String]
     private(set) var event: JobEvent?
     private(set) var queueAhead: Int?
+    /// It stands outside the line until one of its owner's running jobs ends; so many of the same owner come first.
+    private(set) var heldBehind: Int?
     private(set) var queueEtaMs: Int?
     private(set) var isDegraded = false
     private(set) var end: JobEnd?
@@ -46,6 +48,7 @@ struct JobView: Sendable {
         case "log", "preview", "notice": return .none
         case "queue":
             queueAhead = event.queueAhead ?? event.queuePosition
+            heldBehind = event.heldBy == nil ? nil : event.ownAhead ?? 0
             queueEtaMs = event.etaMs
             receivedAt = now
             return .state
@@ -66,7 +69,7 @@ struct JobView: Sendable {
         // The bar may have been drawn ahead of this event; it waits there rather than step back.
         self.event = event
         receivedAt = now
-        if event.phase != .queued { queueAhead = nil }
+        if event.phase != .queued { (queueAhead, heldBehind) = (nil, nil) }
         if let stage = event.stage, !stages.contains(stage) { stages.append(stage) }
         switch event.phase {
         case .complete: end = .complete

@@ -9,7 +9,7 @@ import Testing
 @testable import Gateway
 
 /// Files appear whole or not at all, under the names they were given, and leave when their time is over.
-@Suite(.timeLimit(.minutes(1))) struct DirectoryBlobStoreTests {
+@Suite(.timeLimit(.minutes(5))) struct DirectoryBlobStoreTests {
     private static let day = 24 * 3600 * 1000
 
     private struct Fixture {

@@ -8,7 +8,7 @@ import Testing
 @testable import Gateway
 
 /// Files over HTTP: in piece by piece, out in ranges, and only to those who may.
-@Suite(.timeLimit(.minutes(1))) struct BlobRoutesTests {
+@Suite(.timeLimit(.minutes(5))) struct BlobRoutesTests {
     private static let png: [UInt8] = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a] + Array(repeating: 7, count: 1000)
 
     private func text(_ name: String, of answer: RawClient.Response) throws -> String {

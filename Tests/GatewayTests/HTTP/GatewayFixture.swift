@@ -53,6 +53,7 @@ struct GatewayFixture: Sendable {
             drainWindow: .milliseconds(200)
         )
         configuration.limits.freeDiskBytes = 0
+        configuration.limits.listAge = .zero
         configuration.limits.healthInterval = .milliseconds(50)
         change.apply(&configuration)
         let server = GatewayServer(

@@ -11,7 +11,7 @@ import Testing
 @testable import Gateway
 
 /// Starting and leaving.
-@Suite(.timeLimit(.minutes(1))) struct GatewayServerTests {
+@Suite(.timeLimit(.minutes(5))) struct GatewayServerTests {
     /// Runs a server that cannot start and returns why. There is no Redis: it must not matter.
     private func refusal(_ configuration: GatewayConfiguration) async -> GatewayError? {
         let logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })

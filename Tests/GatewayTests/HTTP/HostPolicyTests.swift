@@ -4,7 +4,7 @@ import Testing
 @testable import Gateway
 
 /// Who may talk to a gateway on loopback, and to one that is not.
-@Suite(.timeLimit(.minutes(1))) struct HostPolicyTests {
+@Suite(.timeLimit(.minutes(5))) struct HostPolicyTests {
     private func check(
         _ policy: HostPolicy,
         host: String?,

@@ -7,7 +7,7 @@ import Testing
 @testable import Gateway
 
 /// Bytes that are not HTTP, or only nearly: each connection ends with a word or without, the process goes on.
-@Suite(.timeLimit(.minutes(2))) struct HostileBytesTests {
+@Suite(.timeLimit(.minutes(5))) struct HostileBytesTests {
     @Test(arguments: [
         "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}\u{fc}", "SSH-2.0-OpenSSH_9.6\r\n", "\r\n\r\nxyz\r\n\r\n",
         "GET / HTTP/2.0\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "GET /now\r\n\r\n",

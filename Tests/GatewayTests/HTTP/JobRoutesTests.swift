@@ -7,7 +7,7 @@ import Testing
 @testable import Gateway
 
 /// Jobs over HTTP, on a real Redis.
-@Suite(.timeLimit(.minutes(1))) struct JobRoutesTests {
+@Suite(.timeLimit(.minutes(5))) struct JobRoutesTests {
     private static let body = "{\"queue\":\"gpu\",\"pipeline\":\"relief\",\"params\":{\"n\": 1.0}}"
 
     @Test func aSubmitIsAcceptedOnceAndAnsweredTwice() async throws {
@@ -116,6 +116,39 @@ import Testing
         }
     }
 
+    /// A tenant at its limit: its job has no place in the line, and the sheet says so.
+    @Test func aHeldJobHasNoPlaceInTheLine() async throws {
+        try await GatewayFixture.with { fixture in
+            try await fixture.store.configure(queue: "gpu", [.tenantMaxRunning(1)])
+            _ = try await fixture.submit("first")
+            let lease = try await fixture.claim()
+            for id in ["second", "third"] { _ = try await fixture.submit(id) }
+            let client = try await fixture.connect()
+            let second = try await client.ask("GET", "/v1/jobs/second")
+            let third = try await client.ask("GET", "/v1/jobs/third")
+            #expect(second.member("held_by") == "tenant_limit" && second.member("own_ahead") == "0" && second.member("queue_ahead") == nil)
+            #expect(third.member("own_ahead") == "1" && third.member("queue_position") == nil)
+            let tag = try #require(third.header("etag"))
+            _ = try await fixture.store.finish(lease, as: .complete, resultJSON: nil, stagesMs: [])
+            let moved = try await client.ask("GET", "/v1/jobs/third", headers: [("If-None-Match", tag)])
+            #expect(moved.status == 200 && moved.member("own_ahead") == "0")
+            #expect(try await client.ask("GET", "/v1/jobs/second").member("queue_position") == "0")
+        }
+    }
+
+    @Test func whyTellsTheOwnerAndNobodyElse() async throws {
+        try await GatewayFixture.with { fixture in
+            _ = try await fixture.submit("mine")
+            _ = try await fixture.submit("theirs", owner: Owner("acme/bob"))
+            let client = try await fixture.connect()
+            let why = try await client.ask("GET", "/v1/jobs/mine/why")
+            #expect(why.status == 200 && why.member("phase") == "QUEUED" && why.member("queue") == "gpu")
+            #expect(why.text.contains("\"code\":\"no_worker\""))
+            #expect(try await client.ask("GET", "/v1/jobs/theirs/why").code == "job_not_found")
+            #expect(try await client.ask("GET", "/v1/jobs/absent/why").code == "job_not_found")
+        }
+    }
+
     @Test func aTagSavesTheBodyUntilSomethingChanges() async throws {
         try await GatewayFixture.with { fixture in
             let first = try await fixture.submit("first")
@@ -147,6 +180,7 @@ import Testing
             let client = try await fixture.connect()
             for (method, tail) in [
                 ("GET", ""), ("GET", "?full=1"), ("POST", "/cancel"), ("GET", "/logs"), ("GET", "/preview"), ("GET", "/files/a"),
+                ("GET", "/why"), ("POST", "/retry"),
                 ("GET", "?after=0&wait_ms=0"), ("HEAD", ""),
             ] {
                 let theirs = try await client.ask(method, "/v1/jobs/theirs\(tail)")

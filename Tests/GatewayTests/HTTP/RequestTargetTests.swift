@@ -5,7 +5,7 @@ import Testing
 
 @testable import Gateway
 
-@Suite(.timeLimit(.minutes(1))) struct RequestTargetTests {
+@Suite(.timeLimit(.minutes(5))) struct RequestTargetTests {
     private func parse(_ text: String) throws -> RequestTarget { try RequestTarget(text, limits: .init()) }
 
     @Test func splitsAndDecodes() throws {

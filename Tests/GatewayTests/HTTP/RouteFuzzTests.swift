@@ -8,24 +8,30 @@ import Testing
 @testable import Gateway
 
 /// Well-formed HTTP with hostile contents, against every route of a real gateway: always a typed answer, never our fault.
-@Suite(.timeLimit(.minutes(2))) struct RouteFuzzTests {
+@Suite(.timeLimit(.minutes(5))) struct RouteFuzzTests {
     private static let texts = [
         "", "j", "absent", "j~1", "..", "%2e%2e", "%00", "a%0d%0ab", "%ff", "-1", "0", "1", "9223372036854775807", "9223372036854775808",
         "1e9",
         "true", "end", "*", "{0}", "%7B0%7D", "a%2Fb", "%E2%80%AEx", "a+b", "\u{20ac}", "%25", "?", "&", "=", "null", "[]", "'\"<>",
     ]
     private static let paths = [
-        "/v1/jobs", "/v1/jobs/T", "/v1/jobs/T/cancel", "/v1/jobs/T/logs", "/v1/jobs/T/preview", "/v1/jobs/T/files/T", "/v1/uploads",
+        "/v1/jobs", "/v1/jobs/T", "/v1/jobs/T/cancel", "/v1/jobs/T/logs", "/v1/jobs/T/preview", "/v1/jobs/T/why", "/v1/jobs/T/retry",
+        "/v1/jobs/T/progress", "/v1/jobs/T/files/T", "/v1/uploads",
         "/v1/uploads/T", "/v1/events", "/v1/jobs/T/events", "/v1/ws", "/v1/queues", "/v1/workers", "/v1/pipelines", "/metrics", "/livez",
         "/readyz", "/", "/T", "/v1/T/T/T/T",
     ]
     private static let queries = ["full", "after", "wait_ms", "limit", "name", "job", "since", "x"]
     private static let headers = [
-        "Range", "If-None-Match", "Last-Event-ID", "Headway-Fence", "Content-Type", "traceparent", "X-Request-Id", "Origin", "Host",
+        "Range", "If-None-Match", "Last-Event-ID", "Headway-Fence", "Headway-Write-Token", "Content-Type", "traceparent", "X-Request-Id",
+        "Origin", "Host",
         "Sec-WebSocket-Key", "Sec-WebSocket-Version", "Accept", "Expect", "Cookie", "Authorization", "X-Forwarded-For",
     ]
     private static let bodies = [
-        "", "{}", "[]", "null", "{\"reason\":\"x\"}", "{\"queue\":\"gpu\",\"pipeline\":\"relief\"}",
+        "", "{}", "[]", "null", "{\"reason\":\"x\"}", "{\"open\":{\"pipeline\":\"generic\",\"nonce\":\"n\"},\"percent\":3}",
+        "{\"percent\":4,\"log\":[\"x\"]}",
+        "{\"phase\":\"GENERATING\"}", "{\"params\":{}}", "{\"children\":2,\"id\":\"g\"}",
+        "{\"queue\":\"gpu\",\"pipeline\":\"relief\",\"parent\":\"g\"}",
+        "{\"queue\":\"gpu\",\"pipeline\":\"relief\"}",
         "{\"queue\":\"gpu\",\"pipeline\":\"relief\",\"id\":\"j\",\"params\":{\"inputs\":[{\"upload\":\"x\",\"name\":\"y\"}]}}",
         "{\"queue\":\"gpu\",\"pipeline\":\"relief\",\"idempotency_key\":\"k\",\"ttl_ms\":1,\"delay_ms\":1}", "\u{89}PNG", "GIF89a",
     ]
@@ -112,7 +118,7 @@ import Testing
                 chosen.append(("Range", value))
             case "Host": if generator.chance(5) { chosen.append(("Host", value)) }
             case "Origin": if generator.chance(20) { chosen.append(("Origin", value)) }
-            case "Headway-Fence": chosen.append(("Headway-Fence", generator.chance(50) ? fence : value))
+            case let name where name.hasPrefix("Headway-"): chosen.append((name, generator.chance(50) ? fence : value))
             case "Content-Type": chosen.append(("Content-Type", generator.chance(80) ? "application/json" : "image/png"))
             case let name: chosen.append((name, value))
             }

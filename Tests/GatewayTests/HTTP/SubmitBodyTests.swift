@@ -7,7 +7,7 @@ import Testing
 @testable import Gateway
 
 /// `POST /v1/jobs` takes exactly what it says; everything else is refused with a code and the path of the member.
-@Suite(.timeLimit(.minutes(1))) struct SubmitBodyTests {
+@Suite(.timeLimit(.minutes(5))) struct SubmitBodyTests {
     private static let nowMs = 1_767_225_600_000
 
     private func parse(_ text: String) throws -> SubmitBody {
@@ -50,7 +50,8 @@ import Testing
         let least = try parse(Self.body(""))
         #expect(least.paramsJSON == "{}" && least.id == nil && least.inputs.isEmpty && least.planJSON == nil)
         let names = [
-            "params", "id", "idempotency_key", "parent", "priority", "delay_ms", "expires_at", "max_attempts", "max_runtime_ms", "ttl_ms",
+            "params", "id", "idempotency_key", "parent", "children", "prefer", "priority", "delay_ms", "expires_at", "max_attempts",
+            "max_runtime_ms", "ttl_ms",
             "class", "cold", "plan",
         ]
         #expect(throws: Never.self) { try parse(Self.body(names.map { "\"\($0)\":null" }.joined(separator: ","))) }
@@ -73,6 +74,7 @@ import Testing
         ("queue", "string"), ("pipeline", "string"), ("params", "object"), ("id", "string"), ("idempotency_key", "string"),
         ("priority", "number"), ("delay_ms", "number"), ("expires_at", "number"), ("max_attempts", "number"),
         ("max_runtime_ms", "number"), ("ttl_ms", "number"), ("class", "string"), ("cold", "boolean"), ("plan", "array"),
+        ("parent", "string"), ("children", "number"), ("prefer", "string"),
     ]
 
     /// Each member with every type that it is not.
@@ -91,7 +93,7 @@ import Testing
         let ranges: [(String, Int, Int)] = [
             ("priority", 0, 9), ("delay_ms", 0, StoreLimits.longestMs), ("max_attempts", 1, 100),
             ("max_runtime_ms", 1, StoreLimits.longestMs),
-            ("ttl_ms", 1, StoreLimits.longestMs), ("expires_at", 1, 1 << 52),
+            ("ttl_ms", 1, StoreLimits.longestMs), ("expires_at", 1, 1 << 52), ("children", 1, StoreLimits.children),
         ]
         return ranges.flatMap { name, low, high in
             ["\(low - 1)", "\(high + 1)", "-9223372036854775808", "9223372036854775808", "1e3", "1.0", "2.5", "-0.5", "1e400"].map {
@@ -116,7 +118,43 @@ import Testing
                 cases.append(Case(body: "{\(others),\"\(name)\":\"\(text)\"}", code: "invalid_value", field: name))
             }
         }
+        for parent in ["", "a b", "a~1", "~", "é", String(repeating: "a", count: 129)] {
+            cases.append(Case(body: body("\"parent\":\"\(parent)\""), code: "invalid_value", field: "parent"))
+        }
+        for label in ["", "a b", "a/b", "a:b", "é", "a\\u0000", String(repeating: "l", count: 65)] {
+            cases.append(Case(body: body("\"prefer\":\"\(label)\""), code: "invalid_value", field: "prefer"))
+        }
         return cases
+    }
+
+    /// What cannot go together in a group and its children.
+    private static var wrongFamilies: [Case] {
+        let children = ["b", "b~1", "a~0", "a~01", "a~", "a", "a~1~2", "a~x"].map {
+            Case(body: body("\"parent\":\"a\",\"id\":\"\($0)\""), code: "invalid_value", field: "id")
+        }
+        let ofWork = [
+            ("priority", "1"), ("delay_ms", "1"), ("max_attempts", "1"), ("max_runtime_ms", "1"), ("cold", "true"), ("prefer", "\"x\""),
+            ("plan", "[{\"stage\":\"a\"}]"),
+        ]
+        return children + ofWork.map { Case(body: "{\"children\":2,\"\($0.0)\":\($0.1)}", code: "invalid_value", field: $0.0) } + [
+            Case(body: body("\"parent\":\"a\",\"children\":2"), code: "invalid_value", field: "children"),
+            Case(body: body("\"parent\":\"a\",\"idempotency_key\":\"k\""), code: "invalid_value", field: "idempotency_key"),
+            Case(body: body("\"id\":\"a~1\""), code: "invalid_value", field: "id"),
+            Case(body: "{\"parent\":\"a\",\"pipeline\":\"relief\"}", code: "missing_field", field: "queue"),
+            Case(body: "{\"parent\":\"a\",\"queue\":\"gpu\"}", code: "missing_field", field: "pipeline"),
+        ]
+    }
+
+    @Test func aGroupNeedsNoQueueAndAChildNamesItsGroup() throws {
+        let group = try parse("{\"children\":5}")
+        #expect(group.children == 5 && group.queue.isEmpty && group.pipeline == "group" && group.paramsJSON == "{}")
+        let named = try parse("{\"children\":1000,\"queue\":\"gpu\",\"pipeline\":\"comic\",\"params\":{\"a\":1},\"id\":\"book\"}")
+        #expect(named.children == 1000 && named.pipeline == "comic" && named.id?.text == "book")
+        let keyed = try parse("{\"children\":2,\"idempotency_key\":\"k\"}")
+        #expect(keyed.idempotencyKey == "k")
+        let child = try parse(Self.body("\"parent\":\"book\",\"prefer\":\"sdxl-1.0\""))
+        #expect(child.parent?.text == "book" && child.id == nil && child.prefer == "sdxl-1.0")
+        #expect(try parse(Self.body("\"id\":\"book~12\",\"parent\":\"book\"")).id?.childNumber == 12)
     }
 
     private static var wrongNames: [Case] {
@@ -180,7 +218,6 @@ import Testing
                 Case(body: "{\"queue\":null,\"pipeline\":\"relief\"}", code: "missing_field", field: "queue"),
                 Case(body: "{\"queue\":\"gpu\"}", code: "missing_field", field: "pipeline"),
                 Case(body: body("\"id\":\"a\",\"idempotency_key\":\"b\""), code: "invalid_value", field: "idempotency_key"),
-                Case(body: body("\"parent\":\"a\""), code: "invalid_value", field: "parent"),
                 Case(body: body("\"expires_at\":\(nowMs)"), code: "invalid_value", field: "expires_at"),
                 Case(body: body("\"expires_at\":\(nowMs + 999),\"delay_ms\":1000"), code: "invalid_value", field: "expires_at"),
                 Case(
@@ -202,8 +239,10 @@ import Testing
     }
 
     @Test func everythingElseIsRefusedByName() {
-        let cases = Self.wrongTypes + Self.wrongNumbers + Self.wrongTexts + Self.wrongNames + Self.wrongShapes + Self.notJSON
-        #expect(cases.count > 220)
+        let cases =
+            Self.wrongTypes + Self.wrongNumbers + Self.wrongTexts + Self.wrongNames + Self.wrongShapes + Self.wrongFamilies
+            + Self.notJSON
+        #expect(cases.count > 260)
         for test in cases {
             let shown = test.body.prefix(120)
             guard let refusal = refusal(test.body) else {

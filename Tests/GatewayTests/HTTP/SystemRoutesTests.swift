@@ -9,7 +9,16 @@ import WebSocketWire
 @testable import Gateway
 
 /// Lists, pages, health, and the two ways of leaving HTTP.
-@Suite(.timeLimit(.minutes(1))) struct SystemRoutesTests {
+@Suite(.timeLimit(.minutes(5))) struct SystemRoutesTests {
+    @Test func listsAreReadOnceForManyWhoAsk() async throws {
+        let change = Change<GatewayConfiguration> { $0.limits.listAge = .seconds(3600) }
+        try await GatewayFixture.with(change) { fixture in
+            let first = try await fixture.ask("GET", "/v1/queues").text
+            _ = try await fixture.submit("j")
+            #expect(try await fixture.ask("GET", "/v1/queues").text == first)
+        }
+    }
+
     @Test func listsForDashboards() async throws {
         try await GatewayFixture.with { fixture in
             let client = try await fixture.connect()

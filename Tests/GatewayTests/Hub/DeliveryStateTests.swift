@@ -83,7 +83,7 @@ struct DeliveryStateTests {
     }
 
     /// Any history, any stalls: order, all milestones, one end, bounded waiting.
-    @Test(.timeLimit(.minutes(1))) func keepsItsPromisesInEveryHistory() {
+    @Test(.timeLimit(.minutes(5))) func keepsItsPromisesInEveryHistory() {
         for seed in UInt64(1)...20_000 {
             var generator = SeededGenerator(seed: seed)
             let limit = Int.random(in: 1...6, using: &generator)

@@ -30,7 +30,7 @@ final class FakeRedis: HubSource, @unchecked Sendable {
         var body = ""
         var milestones: [(seq: Int, phase: Phase, body: String)] = []
         var queue = "gpu"
-        var place: Int?
+        var place: JobPlace?
     }
 
     let loop: EmbeddedEventLoop
@@ -40,6 +40,7 @@ final class FakeRedis: HubSource, @unchecked Sendable {
     weak var intake: HubIntake?
     private(set) var subscribed: Set<String> = []
     private(set) var readCount = 0
+    private(set) var placesAsked = 0
     private(set) var isLinkUp = true
     /// Events in flight; those of a dead link never arrive.
     private var generation = 0
@@ -148,8 +149,9 @@ final class FakeRedis: HubSource, @unchecked Sendable {
 
     func queueNames(_ jobs: [JobID]) -> EventLoopFuture<[String?]> { read { [self] in jobs.map { self.jobs[$0]?.queue } } }
 
-    func positions(_ places: [(job: JobID, queue: String)]) -> EventLoopFuture<[Int?]> {
-        read { [self] in places.map { jobs[$0.job]?.place } }
+    func places(_ questions: [PlaceQuestion]) -> EventLoopFuture<[JobPlace?]> {
+        placesAsked += questions.count
+        return read { [self] in questions.map { jobs[$0.job]?.place } }
     }
 
     /// Reads at some moment between the question and the answer.

@@ -98,7 +98,7 @@ struct JobFeedTests {
     }
 
     /// Lossy channel, late reads, copies: order, every milestone, and the newest state in the end.
-    @Test(.timeLimit(.minutes(1))) func keepsOrderAndMilestonesOverALossyChannel() {
+    @Test(.timeLimit(.minutes(5))) func keepsOrderAndMilestonesOverALossyChannel() {
         for seed in UInt64(1)...5000 {
             var generator = SeededGenerator(seed: seed)
             let count = Int.random(in: 2...80, using: &generator)

@@ -33,7 +33,7 @@ struct StalledSocketTests {
         }
     }
 
-    @Test(.timeLimit(.minutes(1)))
+    @Test(.timeLimit(.minutes(5)))
     func isClosedAtTheWriteDeadlineAndNotBefore() async throws {
         let redis = try await RedisServer.start()
         defer { redis.kill() }

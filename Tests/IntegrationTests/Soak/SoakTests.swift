@@ -273,7 +273,9 @@ final class Soak: Sendable {
             #expect(Int(meta["submitted"] ?? "") == mine && ends == mine, "seed \(seed): \(mine) jobs, counted \(meta)")
             #expect(try await store.redis.send(["ZCARD", .string("headway:{0}:queue:\(status.name):deadlines")]).int == 0)
             for tenant in Self.tenants + ["one", "two"] {
-                let counts = Self.hash(try await store.redis.send(["HGETALL", .string("headway:{0}:queue:\(status.name):tenant:\(tenant)")]))
+                let counts = Self.hash(
+                    try await store.redis.send(["HGETALL", .string("headway:{0}:queue:\(status.name):tenant:\(tenant)")])
+                )
                 #expect((counts["queued"] ?? "0") == "0" && (counts["running"] ?? "0") == "0", "seed \(seed): \(tenant) \(counts)")
             }
         }

@@ -2,7 +2,7 @@ import JobStore
 
 /// The JSON of `GET /v1/jobs/J`: the last event, byte for byte, with the job's own fields spliced in behind it.
 enum JobSheet {
-    private static let texts = ["queue", "pipeline", "worker", "class", "retry_of", "retried_as"]
+    private static let texts = ["queue", "pipeline", "worker", "class", "prefer", "retry_of", "retried_as"]
     private static let numbers = ["priority", "max_attempts", "created_at", "started_at", "updated_at", "finished_at", "expires_at"]
     /// JSON that was checked when it was written.
     private static let raws = ["params", "result", "error", "cancel", "plan"]
@@ -11,20 +11,26 @@ enum JobSheet {
     static let fields = ["owner", "phase", "body"] + texts + numbers
     static let allFields = fields + raws
 
-    /// - Parameter ahead: jobs before this one in its queue, when it waits there.
-    static func text(_ snapshot: JobSnapshot, ahead: Int?, isFull: Bool) -> String {
+    /// - Parameter place: where it waits, when it does.
+    static func text(_ snapshot: JobSnapshot, place: JobPlace?, isFull: Bool) -> String {
         var text = snapshot.body
         guard text.last == "}" else { return "{}" }
         // `result`, `error` and `cancel` may stand in the event already.
         let present = isFull ? members(of: text) : []
         text.removeLast()
         for name in texts {
-            if let value = snapshot.fields[name], !value.isEmpty { text += ",\"\(name)\":\(JSONText.quoted(value))" }
+            // What no worker takes stands in no queue that anybody could name.
+            guard let value = snapshot.fields[name], !value.isEmpty, name != "queue" || value != Keys.heldQueue else { continue }
+            text += ",\"\(name)\":\(JSONText.quoted(value))"
         }
         for name in numbers {
             if let value = snapshot.fields[name].flatMap({ Int($0) }) { text += ",\"\(name)\":\(value)" }
         }
-        if let ahead { text += ",\"queue_position\":\(ahead),\"queue_ahead\":\(ahead)" }
+        switch place {
+        case .inLine(let ahead): text += ",\"queue_position\":\(ahead),\"queue_ahead\":\(ahead)"
+        case .heldByTenantLimit(let ownAhead): text += ",\"held_by\":\"tenant_limit\",\"own_ahead\":\(ownAhead)"
+        case nil: break
+        }
         if isFull {
             for name in raws where !present.contains(name) {
                 if let value = snapshot.fields[name], !value.isEmpty { text += ",\"\(name)\":\(value)" }

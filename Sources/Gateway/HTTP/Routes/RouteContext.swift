@@ -16,6 +16,13 @@ struct RouteContext: Sendable {
     let queues: QueueNames
     let health: HealthMonitor
     let logger: Logger
+
+    func requirePipeline(_ name: String) throws(GatewayError) {
+        guard pipelines.contains(where: { $0.name == name }) else {
+            let known = pipelines.map(\.name).joined(separator: ", ")
+            throw GatewayError(.unknownPipeline, "there is no pipeline '\(name)'; there are: \(known)", field: "pipeline")
+        }
+    }
 }
 
 /// The registered queues, read again when they are old, or when a name is not among them (a queue that was just registered).

@@ -26,26 +26,29 @@ struct SubmitBody {
     var jobClass: String?
     var isCold: Bool?
     var planJSON: String?
+    /// Label of workers that should run it.
+    var prefer: String?
+    /// The group it is a child of; `id`, if given, is then one of its children's.
+    var parent: JobID?
+    /// It is a group of so many children.
+    var children: Int?
     var inputs: [Input] = []
+
+    /// The pipeline of a group that names none: no work of its own, so no stages either.
+    static let groupPipeline = "group"
 
     /// - Parameter nowMs: Unix milliseconds, for what must lie in the future.
     init(_ body: ByteBuffer, limits: GatewayLimits, nowMs: Int) throws(GatewayError) {
-        let json: CheckedJSON
-        do {
-            json = try CheckedJSON(Array(body.readableBytesView), maximumDepth: limits.jsonDepth)
-        } catch {
-            throw GatewayError(.malformedJSON, "the body is not JSON: \(error.message) at byte \(error.offset)")
+        var given: [String] = []
+        try CheckedJSON(object: body, limits: limits).root.forEachPresentMember { (name, value) throws(GatewayError) in
+            given.append(name)
+            try take(name, value, limits)
         }
-        guard json.root.kind == .object else { throw GatewayError(.wrongType, "the body must be a JSON object") }
-        var names: Set<String> = []
-        try json.root.forEachMember { (name, value) throws(GatewayError) in
-            guard names.insert(name).inserted else {
-                throw GatewayError(.invalidValue, "\(name) is there twice", field: name)
-            }
-            // A member that is null is one that is not there.
-            if value.kind != .null { try take(name, value, limits) }
+        try checkFamily(given)
+        guard !queue.isEmpty || children != nil else {
+            throw GatewayError(.missingField, "queue: the name of a queue is needed", field: "queue")
         }
-        guard !queue.isEmpty else { throw GatewayError(.missingField, "queue: the name of a queue is needed", field: "queue") }
+        if pipeline.isEmpty, children != nil { pipeline = Self.groupPipeline }
         guard !pipeline.isEmpty else { throw GatewayError(.missingField, "pipeline: the name of a pipeline is needed", field: "pipeline") }
         guard id == nil || idempotencyKey == nil else {
             throw GatewayError(.invalidValue, "give id or idempotency_key, not both: either names the job", field: "idempotency_key")
@@ -59,84 +62,101 @@ struct SubmitBody {
         }
     }
 
+    /// What only work has: a group is none.
+    private static let ofWork = ["priority", "delay_ms", "max_attempts", "max_runtime_ms", "cold", "plan", "prefer"]
+
+    private func checkFamily(_ given: [String]) throws(GatewayError) {
+        if let parent {
+            guard children == nil else {
+                throw GatewayError(.invalidValue, "children: a child of a group cannot be a group itself", field: "children")
+            }
+            guard idempotencyKey == nil else {
+                throw GatewayError(
+                    .invalidValue,
+                    "idempotency_key: a child is submitted once by its own id, \(parent)~1, \(parent)~2 and so on: give that as id",
+                    field: "idempotency_key"
+                )
+            }
+            guard id == nil || (id?.childNumber != nil && id?.root == parent.text[...]) else {
+                throw GatewayError(
+                    .invalidValue,
+                    "id: a child of \(parent) is \(parent)~ and its number from 1 on; without id it takes the next one",
+                    field: "id"
+                )
+            }
+        } else if let id, id.childNumber != nil {
+            throw GatewayError(.invalidValue, "id: ~ is reserved: \(id) is a child, to be submitted with parent \(id.root)", field: "id")
+        }
+        if children != nil, let wrong = given.first(where: { Self.ofWork.contains($0) }) {
+            throw GatewayError(.invalidValue, "\(wrong): a group is no work itself: give it to each child", field: wrong)
+        }
+    }
+
     private mutating func take(_ name: String, _ value: JSONView, _ limits: GatewayLimits) throws(GatewayError) {
         switch name {
         case "queue":
-            queue = try text(name, value, most: 64)
+            queue = try value.requireText(name, most: 64)
             guard StoreLimits.isQueueName(queue) else {
                 throw GatewayError(.invalidValue, "queue: 1–64 characters of a-z 0-9 - are needed", field: name)
             }
-        case "pipeline": pipeline = try text(name, value, most: StoreLimits.nameBytes)
+        case "pipeline": pipeline = try value.requireText(name, most: StoreLimits.nameBytes)
         case "params":
-            try need(.object, name, value)
-            guard value.range.count <= StoreLimits.paramsBytes else {
-                throw GatewayError(.bodyTooLarge, "params: at most \(StoreLimits.paramsBytes) bytes; put files into uploads", field: name)
-            }
+            inputs = try Self.inputs(ofParams: value, limits)
             paramsJSON = value.raw
-            inputs = try Self.inputs(of: value, limits)
-        case "id": id = try jobID(name, value)
-        case "idempotency_key": idempotencyKey = try text(name, value, most: 256)
-        case "priority": priority = try integer(name, value, 0...StoreLimits.highestPriority)
-        case "delay_ms": delayMs = try integer(name, value, 0...StoreLimits.longestMs)
-        case "expires_at": expiresAtMs = try integer(name, value, 1...(1 << 52))
-        case "max_attempts": maxAttempts = try integer(name, value, 1...StoreLimits.maximumAttempts)
-        case "max_runtime_ms": maxRuntimeMs = try integer(name, value, 1...StoreLimits.longestMs)
-        case "ttl_ms": ttlMs = try integer(name, value, 1...StoreLimits.longestMs)
-        case "class": jobClass = try text(name, value, most: StoreLimits.nameBytes)
-        case "cold":
-            try need(.boolean, name, value)
-            isCold = value.bool
+        case "id": id = try Self.jobID(name, value)
+        case "idempotency_key": idempotencyKey = try value.requireText(name, most: 256)
+        case "parent":
+            parent = try Self.jobID(name, value)
+            guard parent?.childNumber == nil else {
+                throw GatewayError(.invalidValue, "parent: the id of a group is needed, which has no ~", field: name)
+            }
+        case "children": children = try value.requireInteger(name, 1...StoreLimits.children)
+        case "prefer":
+            let label = try value.requireText(name, most: 64)
+            guard StoreLimits.isLabel(label) else {
+                throw GatewayError(.invalidValue, "prefer: 1–64 characters of A-Z a-z 0-9 . _ - are needed", field: name)
+            }
+            prefer = label
+        case "priority": priority = try value.requireInteger(name, 0...StoreLimits.highestPriority)
+        case "delay_ms": delayMs = try value.requireInteger(name, 0...StoreLimits.longestMs)
+        case "expires_at": expiresAtMs = try value.requireInteger(name, 1...(1 << 52))
+        case "max_attempts": maxAttempts = try value.requireInteger(name, 1...StoreLimits.maximumAttempts)
+        case "max_runtime_ms": maxRuntimeMs = try value.requireInteger(name, 1...StoreLimits.longestMs)
+        case "ttl_ms": ttlMs = try value.requireInteger(name, 1...StoreLimits.longestMs)
+        case "class": jobClass = try value.requireText(name, most: StoreLimits.nameBytes)
+        case "cold": isCold = try value.requireFlag(name)
         case "plan":
-            try need(.array, name, value)
+            try value.require(.array, name)
             guard value.range.count <= StoreLimits.planBytes else {
                 throw GatewayError(.bodyTooLarge, "plan: at most \(StoreLimits.planBytes) bytes", field: name)
             }
             try Self.checkPlan(value)
             planJSON = value.raw
-        case "parent":
-            throw GatewayError(.invalidValue, "parent: groups of jobs are not there yet", field: name)
         default:
             throw GatewayError(
                 .unknownField,
-                "\(name.prefix(64)): unknown; known are queue, pipeline, params, id, idempotency_key, priority, delay_ms, expires_at, "
-                    + "max_attempts, max_runtime_ms, ttl_ms, class, cold, plan",
+                "\(name.prefix(64)): unknown; known are queue, pipeline, params, id, idempotency_key, parent, children, prefer, priority, "
+                    + "delay_ms, expires_at, max_attempts, max_runtime_ms, ttl_ms, class, cold, plan",
                 field: String(name.prefix(64))
             )
         }
     }
 
-    // MARK: Typed members
-
-    private func need(_ kind: JSONView.Kind, _ name: String, _ value: JSONView) throws(GatewayError) {
-        guard value.kind == kind else { throw Self.wrongType(name, kind, value) }
-    }
-
-    private static func wrongType(_ name: String, _ kind: JSONView.Kind, _ value: JSONView) -> GatewayError {
-        GatewayError(.wrongType, "\(name): \(kind.rawValue) needed, \(value.kind.rawValue) found", field: name)
-    }
-
-    private func text(_ name: String, _ value: JSONView, most: Int) throws(GatewayError) -> String {
-        guard let text = value.string else { throw Self.wrongType(name, .string, value) }
-        guard (1...most).contains(text.utf8.count), text.unicodeScalars.allSatisfy({ $0.value >= 0x20 && $0.value != 0x7f }) else {
-            throw GatewayError(.invalidValue, "\(name): 1–\(most) bytes without control characters are needed", field: name)
+    /// Checks params and gives the uploads they refer to.
+    static func inputs(ofParams value: JSONView, _ limits: GatewayLimits) throws(GatewayError) -> [Input] {
+        try value.require(.object, "params")
+        guard value.range.count <= StoreLimits.paramsBytes else {
+            throw GatewayError(.bodyTooLarge, "params: at most \(StoreLimits.paramsBytes) bytes; put files into uploads", field: "params")
         }
-        return text
+        return try inputs(of: value, limits)
     }
 
-    private func integer(_ name: String, _ value: JSONView, _ range: ClosedRange<Int>) throws(GatewayError) -> Int {
-        try need(.number, name, value)
-        guard let number = value.int, range.contains(number) else {
-            throw GatewayError(.invalidValue, "\(name): a whole number \(range.lowerBound)…\(range.upperBound) is needed", field: name)
-        }
-        return number
-    }
-
-    private func jobID(_ name: String, _ value: JSONView) throws(GatewayError) -> JobID {
-        guard let text = value.string else { throw Self.wrongType(name, .string, value) }
-        guard let id = JobID(text), !text.contains("~") else {
+    private static func jobID(_ name: String, _ value: JSONView) throws(GatewayError) -> JobID {
+        guard let text = value.string else { throw value.wrongType(name, .string) }
+        guard let id = JobID(text) else {
             throw GatewayError(
                 .invalidValue,
-                "id: 1–\(JobID.maximumLength) characters of A-Z a-z 0-9 . _ : - are needed (~ is reserved)",
+                "\(name): 1–\(JobID.maximumLength) characters of A-Z a-z 0-9 . _ : - are needed (~ is reserved)",
                 field: name
             )
         }
@@ -150,16 +170,16 @@ struct SubmitBody {
             guard index < ProgressLimits.stages else {
                 throw GatewayError(.invalidValue, "plan: at most \(ProgressLimits.stages) stages", field: "plan")
             }
-            guard element.kind == .object else { throw wrongType(field, .object, element) }
+            guard element.kind == .object else { throw element.wrongType(field, .object) }
             var stage: String?
             try element.forEachMember { (name, value) throws(GatewayError) in
                 let path = "\(field).\(name.prefix(64))"
                 switch name {
                 case "stage":
-                    guard let text = value.string else { throw wrongType(path, .string, value) }
+                    guard let text = value.string else { throw value.wrongType(path, .string) }
                     stage = StageName.sanitised(text)
                 case "units", "work", "declared_ms":
-                    guard value.kind == .number else { throw wrongType(path, .number, value) }
+                    guard value.kind == .number else { throw value.wrongType(path, .number) }
                     guard let number = value.double, number > 0, number <= ProgressLimits.planUnits else {
                         throw GatewayError(.invalidValue, "\(path): a number above 0, at most 1e9, is needed", field: path)
                     }
@@ -175,24 +195,18 @@ struct SubmitBody {
     /// `params.inputs`: `[{"upload":"…","name":"photo.jpg"}]`.
     private static func inputs(of params: JSONView, _ limits: GatewayLimits) throws(GatewayError) -> [Input] {
         var found: JSONView?
-        var names: Set<String> = []
-        // Of two members with one name, every reader takes another one.
-        try params.forEachMember { (name, value) throws(GatewayError) in
-            guard names.insert(name).inserted else {
-                let field = "params.\(name.prefix(64))"
-                throw GatewayError(.invalidValue, "\(field) is there twice", field: field)
-            }
+        try params.forEachPresentMember(of: "params") { (name, value) throws(GatewayError) in
             if name == "inputs" { found = value }
         }
         guard let found else { return [] }
-        guard found.kind == .array else { throw wrongType("params.inputs", .array, found) }
+        guard found.kind == .array else { throw found.wrongType("params.inputs", .array) }
         var inputs: [Input] = []
         try found.forEachElement { (index, element) throws(GatewayError) in
             let field = "params.inputs[\(index)]"
             guard inputs.count < limits.jobInputs else {
                 throw GatewayError(.invalidValue, "params.inputs: at most \(limits.jobInputs)", field: "params.inputs")
             }
-            guard element.kind == .object else { throw wrongType(field, .object, element) }
+            guard element.kind == .object else { throw element.wrongType(field, .object) }
             var upload: String?
             var name: String?
             element.forEachMember { member, value in

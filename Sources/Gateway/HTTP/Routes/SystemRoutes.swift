@@ -8,6 +8,16 @@ import Telemetry
 struct SystemRoutes: Sendable {
     let context: RouteContext
     let isDraining: @Sendable () -> Bool
+    private let queueList: CachedText
+    private let workerList: CachedText
+
+    init(context: RouteContext, isDraining: @escaping @Sendable () -> Bool) {
+        self.context = context
+        self.isDraining = isDraining
+        let store = context.store
+        queueList = CachedText(age: context.limits.listAge) { try await Self.queues(store) }
+        workerList = CachedText(age: context.limits.listAge) { try await Self.workers(store) }
+    }
 
     var routes: [Route] {
         let registry = context.registry
@@ -21,8 +31,8 @@ struct SystemRoutes: Sendable {
                 registry: registry,
                 .immediate { _ in .text(registry.exposition(), contentType: "text/plain; version=0.0.4; charset=utf-8") }
             ),
-            Route(.GET, "/v1/queues", registry: registry, .task(bodyLimit: 0, queues)),
-            Route(.GET, "/v1/workers", registry: registry, .task(bodyLimit: 0, workers)),
+            Route(.GET, "/v1/queues", registry: registry, .task(bodyLimit: 0) { _ in .json(try await queueList.text()) }),
+            Route(.GET, "/v1/workers", registry: registry, .task(bodyLimit: 0) { _ in .json(try await workerList.text()) }),
             Route(.GET, "/v1/pipelines", registry: registry, .immediate { _ in .json(pipelines) }),
         ]
     }
@@ -39,22 +49,22 @@ struct SystemRoutes: Sendable {
 
     private func state(_ name: String, status: Int) -> HTTPResponse { .json("{\"status\":\"\(name)\"}\n", status: status) }
 
-    private func queues(_ request: HTTPRequest) async throws -> HTTPResponse {
-        let rows = try await context.store.queues().map {
+    private static func queues(_ store: JobStore) async throws -> String {
+        let rows = try await store.queues().map {
             "{\"name\":\"\($0.name)\",\"ready\":\($0.ready),\"delayed\":\($0.delayed),\"running\":\($0.running),\"dead\":\($0.dead),"
                 + "\"paused\":\($0.isPaused)}"
         }
-        return .json("{\"queues\":[\(rows.joined(separator: ","))]}")
+        return "{\"queues\":[\(rows.joined(separator: ","))]}"
     }
 
-    private func workers(_ request: HTTPRequest) async throws -> HTTPResponse {
+    private static func workers(_ store: JobStore) async throws -> String {
         func list(_ texts: [String]) -> String { "[" + texts.map(JSONText.quoted).joined(separator: ",") + "]" }
-        let rows = try await context.store.workers().map {
+        let rows = try await store.workers().map {
             "{\"id\":\(JSONText.quoted($0.id)),\"host\":\(JSONText.quoted($0.host)),\"version\":\(JSONText.quoted($0.version)),"
                 + "\"queues\":\(list($0.queues)),\"pipeline\":\(JSONText.quoted($0.pipeline)),\"concurrency\":\($0.concurrency),"
                 + "\"jobs\":\(list($0.jobs)),\"draining\":\($0.isDraining),\"started_at\":\($0.startedAtMs)}"
         }
-        return .json("{\"workers\":[\(rows.joined(separator: ","))]}")
+        return "{\"workers\":[\(rows.joined(separator: ","))]}"
     }
 
     private static func pipelines(_ pipelines: [Pipeline]) -> String {

@@ -86,7 +86,6 @@ struct PlayBackend: GeneratorBackend {
     /// Who plays: it stands in the result, so that a soak can tell whose it is.
     let worker: String
     let marks: MarkFile
-    let usesFiles = false
 
     func run(job: BackendJob, events: BackendEvents) async throws -> BackendResult {
         marks.write(.start, job)
@@ -122,7 +121,8 @@ final class MarkFile: Sendable {
 
         init?(_ line: Substring) {
             let parts = line.split(separator: " ")
-            guard parts.count == 4, let kind = Kind(rawValue: String(parts[0])), let attempt = Int(parts[2]), let time = Int(parts[3]) else {
+            guard parts.count == 4, let kind = Kind(rawValue: String(parts[0])), let attempt = Int(parts[2]), let time = Int(parts[3])
+            else {
                 return nil
             }
             self.kind = kind

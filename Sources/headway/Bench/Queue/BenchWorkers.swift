@@ -25,7 +25,10 @@ struct BenchWorkers: Sendable {
         let marks = "\(directory)/\(name).marks"
         return try await start(
             name,
-            ["bench", "worker", "--redis", redis.url, "--queue", queue, "--name", name, "--marks", marks, "--work-dir", "\(directory)/work"],
+            [
+                "bench", "worker", "--redis", redis.url, "--queue", queue, "--name", name, "--marks", marks, "--work-dir",
+                "\(directory)/work",
+            ],
             marks: marks
         )
     }

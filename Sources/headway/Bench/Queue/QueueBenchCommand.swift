@@ -63,7 +63,11 @@ struct QueueBenchCommand: AsyncParsableCommand {
         var configuration = try RedisConfiguration(url: redis.url)
         configuration.clientName = QueueBench.clientName
         configuration.poolSize = 1
-        let client = RedisClient(configuration: configuration, eventLoopGroup: MultiThreadedEventLoopGroup.singleton, logger: Logger(label: "bench", factory: { _ in SwiftLogNoOpLogHandler() }))
+        let client = RedisClient(
+            configuration: configuration,
+            eventLoopGroup: MultiThreadedEventLoopGroup.singleton,
+            logger: Logger(label: "bench", factory: { _ in SwiftLogNoOpLogHandler() })
+        )
         let running = Task { try await client.run() }  // Ended below: the client lives as long as the measurement.
         defer { running.cancel() }
         let store = JobStore(redis: client, keys: Keys())
