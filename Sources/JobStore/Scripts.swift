@@ -31,13 +31,13 @@ enum Scripts {
 
     private static func script(_ name: String, _ bytes: [UInt8]) -> RedisScript {
         let text = String(decoding: bytes, as: UTF8.self)
-        var source = ""
+        var shared = ""
         if text.hasPrefix(includePrefix), let line = text.split(separator: "\n").first {
             for part in line.dropFirst(includePrefix.count).split(separator: " ") {
-                source += include(part)
+                shared += include(part)
             }
         }
-        source += text
+        let source = ScriptLinker.link(shared, into: text)
         return RedisScript(name: name, source: source, sha1: Digest.sha1(source))
     }
 

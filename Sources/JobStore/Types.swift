@@ -163,6 +163,8 @@ public struct Claim: Sendable {
     public let traceparent: String?
     public let prefer: String?
     public let createdAtMs: Int
+    /// Nothing is left in the line, nor delayed; what comes later wakes who waits.
+    public let isLast: Bool
 }
 
 public enum ClaimOutcome: Sendable {

@@ -96,9 +96,16 @@ extension Worker {
     /// The next job, or nil after a wait in which none came.
     private func nextClaim() async -> Claim? {
         var plan = WaitPlan()
-        for queue in configuration.queues {
+        // After a claim that emptied the line, asking again would be a command for nothing: whatever came since has left a token.
+        let isLineEmpty = state.withLock { state in
+            defer { state.isLineEmpty = false }
+            return state.isLineEmpty
+        }
+        for queue in isLineEmpty ? [] : configuration.queues {
             switch await claim(queue) {
-            case .job(let claim)?: return claim
+            case .job(let claim)?:
+                state.withLock { $0.isLineEmpty = claim.isLast && configuration.queues.count == 1 && configuration.labels.isEmpty }
+                return claim
             case .empty(let due)?:
                 plan.note(queue, dueMs: due)
                 let nowMs = environment.nowMs()
@@ -167,7 +174,7 @@ extension Worker {
 
     private func makeRun(_ claim: Claim, directory: String, files: GatewayFiles?) -> JobRun {
         let stop = StopOrder()
-        let heartbeat = Doorbell()
+        let heartbeat = Doorbell(eventLoop)
         let (number, isDraining, isFull) = state.withLock { state in
             state.running[claim.lease.fence] = Running(job: claim.lease.job, stop: stop, heartbeat: heartbeat)
             state.claims += 1
@@ -192,6 +199,7 @@ extension Worker {
             logger: logger,
             stop: stop,
             heartbeatBell: heartbeat,
+            eventLoop: eventLoop,
             isShuttingDown: { [weak self] in self?.isStopping ?? true }
         )
     }

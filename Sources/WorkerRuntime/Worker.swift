@@ -29,6 +29,8 @@ public final class Worker: Service {
         /// By fence: a job that was lost may be claimed again while its old run is still stopping.
         var running: [String: Running] = [:]
         var claims = 0
+        /// The last claim left nothing in the line: what comes later leaves a token.
+        var isLineEmpty = false
         var finished = 0
         var failed = 0
         var crashLoop = CrashLoopGuard()
@@ -50,19 +52,21 @@ public final class Worker: Service {
     let backend: any GeneratorBackend
     let metrics: WorkerMetrics
     let group: any EventLoopGroup
+    /// Of the connection: where claims are made and timers run.
+    let eventLoop: any EventLoop
     let logger: Logger
     /// Names this start of the worker in its record.
     let instance: String
     let state: Mutex<State>
     /// Rung when a slot became free or the worker drains.
-    let slotBell = Doorbell()
+    let slotBell: Doorbell
     /// Rung when the worker drains, for whoever waits for something else: the claim loop, and the end of the grace.
-    let interruptBell = Doorbell()
-    private let stopBell = Doorbell()
+    let interruptBell: Doorbell
+    private let stopBell: Doorbell
     /// Rung when the record should be written anew.
-    let recordBell = Doorbell()
+    let recordBell: Doorbell
     /// Rung when the last free slot was taken: from now on nobody claims.
-    let busyBell = Doorbell()
+    let busyBell: Doorbell
 
     /// - Parameters:
     ///   - pipelines: those whose stages are known; others are followed by the configured one.
@@ -85,6 +89,7 @@ public final class Worker: Service {
             backend: backend,
             registry: registry,
             group: group,
+            eventLoop: store.redis.eventLoop,
             logger: logger
         )
     }
@@ -97,6 +102,7 @@ public final class Worker: Service {
         backend: any GeneratorBackend,
         registry: MetricsRegistry,
         group: any EventLoopGroup,
+        eventLoop: (any EventLoop)? = nil,
         logger: Logger
     ) {
         self.configuration = configuration
@@ -106,7 +112,14 @@ public final class Worker: Service {
         self.backend = backend
         self.metrics = WorkerMetrics(registry)
         self.group = group
+        let eventLoop = eventLoop ?? group.next()
+        self.eventLoop = eventLoop
         self.logger = logger
+        slotBell = Doorbell(eventLoop)
+        interruptBell = Doorbell(eventLoop)
+        stopBell = Doorbell(eventLoop)
+        recordBell = Doorbell(eventLoop)
+        busyBell = Doorbell(eventLoop)
         let environment = configuration.environment
         instance = environment.makeNonce()
         state = Mutex(

@@ -1,3 +1,4 @@
+import NIOPosix
 import ProgressCore
 import TestSupport
 import Testing
@@ -147,7 +148,7 @@ import Testing
     }
 
     @Test func aBellWakesOnceForAnyNumberOfRings() async throws {
-        let bell = Doorbell()
+        let bell = Doorbell(MultiThreadedEventLoopGroup.singleton.next())
         bell.ring()
         bell.ring()
         let start = ContinuousClock.now

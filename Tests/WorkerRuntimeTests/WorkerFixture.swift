@@ -162,6 +162,7 @@ struct WorkerFixture: Sendable {
                 backend: SubprocessBackend(command: ["sh", "-c", script], grace: grace),
                 registry: MetricsRegistry(),
                 group: group,
+                eventLoop: client.eventLoop,
                 logger: logger
             )
             try await withThrowingTaskGroup(of: Void.self) { tasks in

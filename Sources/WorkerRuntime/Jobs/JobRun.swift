@@ -1,5 +1,6 @@
 import JobStore
 import Logging
+import NIOCore
 import ProgressCore
 import Telemetry
 
@@ -18,6 +19,8 @@ struct JobRun: Sendable {
     let stop: StopOrder
     /// Rung for a heartbeat at once: somebody says that this job was cancelled.
     let heartbeatBell: Doorbell
+    /// For timers.
+    let eventLoop: any EventLoop
     /// True once the worker shuts down: ends are then repeated for a short time only.
     let isShuttingDown: @Sendable () -> Bool
 
@@ -36,7 +39,7 @@ struct JobRun: Sendable {
     func run() async -> (end: JobEnd, sign: HealthSign) {
         let startMs = environment.nowMs()
         let policy = ReportPolicy(maxPerSecond: configuration.updatesPerSecond)
-        let bell = Doorbell()
+        let bell = Doorbell(eventLoop)
         let progress = JobProgress(
             pipeline: pipeline,
             plan: claim.planJSON.flatMap(GeneratorLine.plan(json:)) ?? [],

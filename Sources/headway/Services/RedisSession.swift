@@ -1,5 +1,6 @@
 import JobStore
 import Logging
+import NIOCore
 import NIOPosix
 import RedisLink
 import Telemetry
@@ -35,8 +36,9 @@ struct RedisSession {
     }
 
     /// A client whose `run()` the caller must drive.
-    func client() -> RedisClient {
-        RedisClient(configuration: configuration, eventLoopGroup: MultiThreadedEventLoopGroup.singleton, logger: logger)
+    /// - Parameter eventLoop: where all of its connections live; nil: on several.
+    func client(on eventLoop: (any EventLoop)? = nil) -> RedisClient {
+        RedisClient(configuration: configuration, eventLoopGroup: eventLoop ?? MultiThreadedEventLoopGroup.singleton, logger: logger)
     }
 
     /// What roles of this process share, on `client`.
