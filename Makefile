@@ -11,7 +11,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python3
 KEEP ?=
 
-.PHONY: help setup build debug demo test test-swift test-python test-browser bench lint clean
+.PHONY: help setup build debug demo test test-swift test-python test-browser bench soak lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 16
@@ -30,6 +30,9 @@ demo: debug ## run the main job on a real photograph to its end (KEEP=1 leaves t
 
 test: setup ## every test, with the time of each suite
 	@scripts/test.sh
+
+soak: debug ## jobs through workers that are killed, frozen and cut off, for SECONDS (600); SEED repeats a schedule
+	HEADWAY_SOAK_SECONDS=$(or $(SECONDS),600) $(if $(SEED),HEADWAY_SOAK_SEED=$(SEED)) swift test --skip-build --filter SoakTests
 
 bench: build ## figures of docs/performance.md
 	@scripts/bench.sh

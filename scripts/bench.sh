@@ -31,3 +31,6 @@ for round in 1 2 3; do
     run --jobs 200 --watchers 5 --rate 1000 --seconds 4
     run --jobs 1 --watchers 1000 --rate 10 --seconds 4
 done
+
+echo "== queue"
+"$headway" bench queue

@@ -46,6 +46,14 @@ public struct GatewayLimits: Sendable {
     /// Unfinished uploads of a process that died.
     public var unfinishedBlobTTL = Duration.seconds(3600)
     public var sweepInterval = Duration.seconds(600)
+    /// Between two audits of all keys by whichever gateway; it mends what sweeps cannot see.
+    public var auditInterval = Duration.seconds(900)
+    /// Between a finding and the second look at it: sweeps, once a second, mend much themselves.
+    public var auditConfirm = Duration.seconds(5)
+    /// Between two steps of an audit, each about a millisecond of Redis: a million jobs take some minutes.
+    public var auditPause = Duration.milliseconds(10)
+    /// Findings of one audit that are logged.
+    public var auditLogLines = 50
     /// Bytes per write of a file to a socket.
     public var fileChunkBytes = 128 * 1024
 
@@ -89,6 +97,8 @@ public struct GatewayLimits: Sendable {
     /// Jobs one owner opens for producers: they wait in no queue whose depth would bound them.
     public var opensPerSecond = 50.0
     public var opensBurst = 200.0
+    /// How long a producer may ask to be let alone between two reports: a dead one is noticed that much later.
+    public var leaseMs = 1000...600_000
     /// Producers whose rate is remembered, about 32 bytes each; of more than so many, the longest silent are forgotten.
     public var reportersRemembered = 50_000
 

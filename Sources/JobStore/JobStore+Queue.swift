@@ -43,8 +43,8 @@ extension JobStore {
         return done
     }
 
-    /// Notes, once, that a terminal job is tried again as `successor`, and takes it off the dead letters. The caller then submits
-    /// that job with `retryOf`; a repeated call is answered with the same successor, so that a lost reply makes no second one.
+    /// Notes, once, that a terminal job is tried again as `successor`. The caller then submits that job with `retryOf`; a repeated
+    /// call is answered with the same successor, so that a lost reply makes no second one.
     public func retire(_ job: JobID, successor: JobID) async throws(StoreError) -> RetireOutcome {
         let reply = try await run(Scripts.retire, keys: [keys.job(job)], [.string(successor.text)])
         switch reply.status {
@@ -75,12 +75,25 @@ extension JobStore {
             )
         case .retriedAs(let noted):
             guard let old = try await snapshot(job) else { throw StoreError(.unknownJob, "the job \(job) expired just now") }
-            if let head = try await heads([noted]).first ?? nil { return SubmitOutcome(isNew: false, head: head) }
+            if let head = try await heads([noted]).first ?? nil {
+                try await forgetDeadLetter(old)
+                return SubmitOutcome(isNew: false, head: head)
+            }
             guard old.fields["queue"] != Keys.heldQueue else {
                 throw StoreError(.conflict, "the job \(job) had no queue: its producer opens a new one")
             }
-            return try await submit(JobSubmission(retrying: old, as: noted, paramsJSON: paramsJSON))
+            let outcome = try await submit(JobSubmission(retrying: old, as: noted, paramsJSON: paramsJSON))
+            // Not before: a submit that is refused, or a process that dies here, leaves the dead letter for the next redrive.
+            try await forgetDeadLetter(old)
+            return outcome
         }
+    }
+
+    private func forgetDeadLetter(_ old: JobSnapshot) async throws(StoreError) {
+        guard let queue = old.fields["queue"] else { return }
+        _ = try await command([
+            "ZREM", .string(keys.queue(queue, .dead, partition: keys.partition(of: old.job))), .string(old.job.text),
+        ])
     }
 
     /// The oldest `limit` dead letters of a queue.

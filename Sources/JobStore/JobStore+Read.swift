@@ -87,33 +87,6 @@ extension JobStore {
     public func position(_ job: JobID, queue: String) async throws(StoreError) -> Int? {
         try await command(["ZRANK", .string(keys.queue(queue, .ready, partition: keys.partition(of: job))), .string(job.text)]).int
     }
-
-    /// Depths of every registered queue, by name.
-    public func queues() async throws(StoreError) -> [QueueStatus] {
-        let names = try await queueNames().sorted()
-        var commands: [[RedisArgument]] = []
-        for name in names {
-            for partition in 0..<keys.partitions {
-                for part in [Keys.QueuePart.ready, .delayed, .leases, .dead] {
-                    commands.append(["ZCARD", .string(keys.queue(name, part, partition: partition))])
-                }
-                commands.append(["HGET", .string(keys.queue(name, .meta, partition: partition)), "paused"])
-            }
-        }
-        let replies = try await pipeline(commands)
-        let perQueue = 5 * keys.partitions
-        return names.enumerated().map { index, name in
-            var status = QueueStatus(name: name, ready: 0, delayed: 0, running: 0, dead: 0, isPaused: false)
-            for start in stride(from: index * perQueue, to: (index + 1) * perQueue, by: 5) {
-                status.ready += replies[start].int ?? 0
-                status.delayed += replies[start + 1].int ?? 0
-                status.running += replies[start + 2].int ?? 0
-                status.dead += replies[start + 3].int ?? 0
-                status.isPaused = status.isPaused || !replies[start + 4].isNull
-            }
-            return status
-        }
-    }
 }
 
 /// The first members of an event's JSON, which `event.lua` writes in a fixed order: job, seq, type, phase.

@@ -31,7 +31,7 @@ extension JobStore {
     }
 
     private func claim(from reply: ScriptReply, queue: String, worker: String) throws(StoreError) -> Claim {
-        guard reply.values.count == 15, let job = reply.text(1).flatMap({ JobID($0) }), let fence = reply.text(2),
+        guard reply.values.count == 16, let job = reply.text(1).flatMap({ JobID($0) }), let fence = reply.text(2),
             let attempt = reply.int(3),
             let maxAttempts = reply.int(4), let pipeline = reply.text(5), let createdAtMs = reply.int(13)
         else { throw reply.unexpected }
@@ -48,7 +48,9 @@ extension JobStore {
             maxRuntimeMs: reply.int(11),
             traceparent: reply.text(12),
             prefer: reply.text(14),
-            createdAtMs: createdAtMs
+            createdAtMs: createdAtMs,
+            // Only where one script sees the whole line, and leaves the tokens itself.
+            isLast: reply.text(15) != "more" && keys.partitions == 1 && !wakeKey(queue).isEmpty
         )
     }
 

@@ -110,6 +110,58 @@ public struct Keys: Sendable, Hashable {
     /// A channel for the end-to-end canary of one gateway.
     public func canary(_ gateway: String) -> String { "\(prefix):canary:\(gateway)" }
 
+    /// What a key of this deployment is, by its name; nil for one with another prefix.
+    func kind(of key: String) -> KeyKind? {
+        guard key.hasPrefix("\(prefix):") else { return nil }
+        let rest = key.dropFirst(prefix.utf8.count + 1)
+        guard rest.first == "{", let close = rest.firstIndex(of: "}") else { return Self.plainKind(rest) }
+        let tag = rest[rest.index(after: rest.startIndex)..<close]
+        let name = rest[rest.index(after: close)...].dropFirst()
+        if tag == "wake" { return name.contains(":") || name.isEmpty ? .passing : .lasting }
+        if tag.hasPrefix("stats:") { return .passing }
+        guard let partition = tags.firstIndex(where: { $0 == tag }) else { return .unknown }
+        return Self.partitionKind(name, partition: partition)
+    }
+
+    private static func plainKind(_ name: Substring) -> KeyKind {
+        switch name {
+        case "meta", "queues", "workers": .lasting
+        case "audit": .passing
+        default: name.hasPrefix("worker:") ? .passing : .unknown
+        }
+    }
+
+    private static func partitionKind(_ name: Substring, partition: Int) -> KeyKind {
+        guard let colon = name.firstIndex(of: ":") else { return name == "ended" ? .lasting : .unknown }
+        let rest = name[name.index(after: colon)...]
+        switch name[..<colon] {
+        case "job": return JobID(String(rest)).map { .job($0) } ?? .unknown
+        case "milestones": return .milestones
+        case "log", "preview", "idem", "claim": return .passing
+        case "group":
+            // `:` may be part of an id, and such an id may end like this: then the group is looked at all the same.
+            if rest.hasSuffix(":eta") { return .passing }
+            return JobID(String(rest)).map { .group($0) } ?? .unknown
+        case "queue":
+            guard let end = rest.firstIndex(of: ":") else { return .unknown }
+            let (queue, part) = (String(rest[..<end]), rest[rest.index(after: end)...])
+            guard StoreLimits.isQueueName(queue) || queue == heldQueue else { return .unknown }
+            switch part {
+            case "meta": return .queueMeta(queue, partition: partition)
+            case "ready", "delayed", "leases", "deadlines": return .place(queue, partition: partition, lasts: true)
+            case "dead": return .place(queue, partition: partition, lasts: false)
+            case "tenants": return .passing
+            default:
+                if part.hasPrefix("parked:") { return .place(queue, partition: partition, lasts: false) }
+                return part.hasPrefix("tenant:") || part.hasPrefix("idle:") ? .passing : .unknown
+            }
+        default: return .unknown
+        }
+    }
+
+    /// Taken by whoever audits, so that only one process does.
+    var audit: String { "\(prefix):audit" }
+
     private static let slots = 16_384
 
     private static func tags(partitions: Int) -> [String] {
@@ -140,4 +192,19 @@ public struct Keys: Sendable, Hashable {
         }
         return crc
     }
+}
+
+/// What a key holds, as far as an audit must know.
+enum KeyKind: Hashable {
+    case job(JobID)
+    case milestones
+    case group(JobID)
+    case queueMeta(String, partition: Int)
+    /// A sorted set of jobs of a queue; `lasts`: it vanishes with its last member and has no TTL.
+    case place(String, partition: Int, lasts: Bool)
+    /// Anything else that has a TTL.
+    case passing
+    /// One of the few keys without TTL.
+    case lasting
+    case unknown
 }

@@ -20,22 +20,24 @@ enum Scripts {
     static let settings = script("settings", PackageResources.settings_lua)
     static let purge = script("purge", PackageResources.purge_lua)
     static let audit = script("audit", PackageResources.audit_lua)
+    static let register = script("register", PackageResources.register_lua)
+    static let dismiss = script("dismiss", PackageResources.dismiss_lua)
     static let learn = script("learn", PackageResources.learn_lua)
 
     static let all = [
         submit, claim, heartbeat, advance, log, preview, finish, fail, release, cancel, reap, open, report, retire, settings, purge, audit,
-        learn,
+        learn, register, dismiss,
     ]
 
     private static func script(_ name: String, _ bytes: [UInt8]) -> RedisScript {
         let text = String(decoding: bytes, as: UTF8.self)
-        var source = ""
+        var shared = ""
         if text.hasPrefix(includePrefix), let line = text.split(separator: "\n").first {
             for part in line.dropFirst(includePrefix.count).split(separator: " ") {
-                source += include(part)
+                shared += include(part)
             }
         }
-        source += text
+        let source = ScriptLinker.link(shared, into: text)
         return RedisScript(name: name, source: source, sha1: Digest.sha1(source))
     }
 

@@ -9,6 +9,9 @@ public final class RedisClient: Sendable {
     public let configuration: RedisConfiguration
     private let core: ClientCore
     private let blocking: BlockingConnections
+    /// Of the first connection; of all of them when the group is a single loop. A task that runs there sends and receives without
+    /// a change of thread.
+    public let eventLoop: any EventLoop
 
     public convenience init(configuration: RedisConfiguration, eventLoopGroup: any EventLoopGroup, logger: Logger) {
         self.init(
@@ -32,6 +35,7 @@ public final class RedisClient: Sendable {
             ConnectionSlot(eventLoop: eventLoopGroup.next(), connector: connector, random: random, logger: logger)
         }
         core = ClientCore(configuration: configuration, slots: slots, logger: logger)
+        eventLoop = slots[0].eventLoop
         blocking = BlockingConnections(connector: connector, group: eventLoopGroup, budget: core.budget)
     }
 

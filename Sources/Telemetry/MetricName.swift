@@ -34,6 +34,11 @@ public struct MetricName: Sendable, Hashable {
         "headway_gateway_link_healthy",
         "1 while the end-to-end canary through Redis's pub/sub comes back."
     )
+    public static let auditFindings = MetricName(
+        "headway_audit_findings",
+        "Findings that the last audit of this gateway could not repair; `headway audit` lists them."
+    )
+    public static let auditRepaired = MetricName("headway_audit_repaired_total", "Findings that audits of this gateway repaired.")
     public static let gatewayDraining = MetricName("headway_gateway_draining", "1 from SIGTERM on.")
 }
 

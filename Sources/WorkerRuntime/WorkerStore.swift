@@ -25,9 +25,8 @@ protocol WorkerStore: ProgressStore {
     func waitForWork(queues: [String], labels: [String], atMost: Duration) async throws(StoreError)
     func release(_ lease: Lease) async throws(StoreError) -> LeaseStatus
     func reap(queue: String) async throws(StoreError) -> ReapReport
-    func registerQueues(_ names: [String]) async throws(StoreError)
-    func registerWorker(_ record: WorkerRecord) async throws(StoreError)
-    func removeWorker(_ id: String) async throws(StoreError)
+    func registerWorker(_ record: WorkerRecord) async throws(StoreError) -> WorkerOrders
+    func removeWorker(_ id: String, instance: String) async throws(StoreError)
 }
 
 extension JobStore: WorkerStore {}

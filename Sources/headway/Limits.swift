@@ -6,6 +6,10 @@ enum Limits {
     /// Pipelines one process may know; each is shown to every client that asks.
     static let pipelines = 256
 
+    // Queues
+    /// Dead letters of one listing or redrive: a queue keeps no more.
+    static let deadLetters = 10_000
+
     // Gateway client
     /// Answers that are read whole (snapshots, errors); the largest is a job with 256 KiB of params and its result.
     static let answerBytes = 4 << 20

@@ -16,9 +16,17 @@ struct FlagTests {
         return flags
     }
 
+    /// What an operator does once to a queue is said on the command line alone: a variable that was left in the environment must
+    /// not purge or limit anything.
+    private static let once: Set<String> = [
+        "--off", "--wait", "--ready", "--delayed", "--parked", "--dead", "--yes", "--job", "--code", "--max-depth", "--max-running",
+        "--tenant-max-queued", "--tenant-max-running", "--tenant", "--weight", "--max-queued", "--fix",
+    ]
+
     @Test func everyFlagIsASetting() {
         let known = Set(Settings.all.compactMap(\.flag))
-        let unknown = Self.flags().subtracting(known).subtracting(["--help", "--version", "--config"])
+        #expect(known.isDisjoint(with: Self.once))
+        let unknown = Self.flags().subtracting(known).subtracting(Self.once).subtracting(["--help", "--version", "--config"])
         #expect(unknown.isEmpty, "flags without environment name and key: \(unknown.sorted())")
     }
 

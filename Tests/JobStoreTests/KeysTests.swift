@@ -56,4 +56,31 @@ struct KeysTests {
         #expect(keys.job(ofChannel: ByteBuffer(string: "")) == nil)
         #expect(keys.job(ofChannel: ByteBuffer(string: keys.live(try #require(JobID("a"))) + "/")) == nil)
     }
+
+    @Test func everyKeyIsKnownByItsName() throws {
+        for keys in [Keys(), Keys(prefix: "x-1", partitions: 3)] {
+            let job = try #require(JobID("a:b~3"))
+            let partition = keys.partition(of: job)
+            #expect(keys.kind(of: keys.job(job)) == .job(job))
+            #expect(keys.kind(of: keys.milestones(job)) == .milestones)
+            #expect(keys.kind(of: keys.group(job)) == .group(job))
+            #expect(keys.kind(of: keys.group(job) + ":eta") == .passing)
+            #expect(keys.kind(of: keys.queue("gpu", .meta, partition: partition)) == .queueMeta("gpu", partition: partition))
+            #expect(
+                keys.kind(of: keys.queue(Keys.heldQueue, .leases, partition: partition)) == .place("_", partition: partition, lasts: true)
+            )
+            #expect(keys.kind(of: keys.parked("a:b", of: "gpu", partition: partition)) == .place("gpu", partition: partition, lasts: false))
+            for key in [
+                keys.log(job), keys.preview(job), keys.tenant("a:b", of: "gpu", partition: partition), keys.worker("w"), keys.audit,
+            ] {
+                #expect(keys.kind(of: key) == .passing, "\(key)")
+            }
+            #expect(keys.kind(of: keys.wake("gpu", label: "sdxl.1")) == .passing)
+            for key in [keys.meta, keys.queues, keys.workers, keys.wake("gpu")] { #expect(keys.kind(of: key) == .lasting, "\(key)") }
+            for key in ["else", "{0}", "{0}:", "{0}:job:a b", "{0}:queue:gpu:x", "{0}:queue:G:ready", "{77}:job:a", "{", "{}"] {
+                #expect(keys.kind(of: "\(keys.prefix):\(key)") == .unknown, "\(key)")
+            }
+            #expect(keys.kind(of: "other:meta") == nil && keys.kind(of: keys.prefix) == nil)
+        }
+    }
 }

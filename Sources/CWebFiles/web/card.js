@@ -106,6 +106,7 @@ export class Card {
     this.etaDue = 0;
     this.setState(STATES[event.phase] ?? 'running', this.statusOf(event));
     this.part('.detail').textContent = this.detailOf(event);
+    if (event.children) this.part('.stages').hidden = true; // a group has none: its children do
     this.markStages(event);
     this.draw(performance.now());
     if (event.phase === 'COMPLETE') this.complete(event);

@@ -1,10 +1,17 @@
 -- include: event line group ends
 -- Looks for what should never be: a job in no place or in two, a lease without a job, counts that do not add up, keys without TTL.
--- KEYS[1] any key of the partition (jobs), the place (place) or headway:{p}:queue:Q:meta (counts)
+-- KEYS[1] any key of the partition (jobs, groups), the place (place) or headway:{p}:queue:Q:meta (line, counts)
 -- KEYS[2] any headway:{wake}:Q (standalone and Sentinel only)
--- ARGV[1] '1' = repair   ARGV[2] 'jobs', 'place' or 'counts'   ARGV[3…] ids of jobs; for counts the queue
--- Returns a list of {id or tenant, finding, '1' if repaired else '0'}; for counts of a long line {{queue, 'not_counted', '0'}}
+-- ARGV[1] '1' = repair   ARGV[2] 'jobs', 'groups', 'place', 'line' or 'counts'
+-- ARGV[3…] for line and counts the queue; for groups the verb and ids of groups; else ids of jobs
+-- Returns a list of {id, tenant or queue, finding, '1' if repaired else '0'}; for counts of a long line {{queue, 'not_counted', '0'}}
 local COUNT_MAX = 20000
+-- Any live process sweeps a queue about once a second: what is overdue for so long, nobody does.
+local OVERDUE_MS = 60000
+local CHILDREN_MAX = 1000
+
+-- Not all of a job: params and result may be large.
+local FIELDS = { 'v', 'phase', 'queue', 'owner', 'seq', 'body', 'ttl_ms', 'fence', 'score', 'priority' }
 
 local fix, what = ARGV[1] == '1', ARGV[2]
 local base = string.match(KEYS[1], '^(.-{[^}]*}:)')
@@ -28,15 +35,17 @@ end
 
 local function check_job(job)
   local key = base .. 'job:' .. job
-  local s = read_hash(key)
+  local s, h = {}, redis.call('HMGET', key, unpack(FIELDS))
+  for i, name in ipairs(FIELDS) do s[name] = h[i] or nil end
   if not s.v then return end
   if not (s.phase and RANK[s.phase] and s.queue and s.owner and s.seq and s.body and s.ttl_ms) then return found(job, 'corrupt', false) end
   if string.match(s.body, '"seq":(%d+)') ~= s.seq then found(job, 'body_is_not_the_last_event', false) end
   local q, tenant = queue_base(base, s.queue), tenant_of(s.owner)
   local ended = TERMINAL[s.phase]
   local waits = not ended and not s.fence and s.queue ~= HELD
-  check_ttl(key, job, ended and tonumber(s.ttl_ms) or KEEP_MS)
-  check_ttl(base .. 'milestones:' .. job, job, ended and tonumber(s.ttl_ms) or KEEP_MS)
+  local least = not ended and KEEP_MS or s.phase == 'FAILED' and math.max(DEAD_TTL_MS, tonumber(s.ttl_ms)) or tonumber(s.ttl_ms)
+  check_ttl(key, job, least)
+  check_ttl(base .. 'milestones:' .. job, job, least)
 
   local places = {}
   for _, place in ipairs({ 'ready', 'delayed', 'parked:' .. tenant }) do
@@ -58,6 +67,10 @@ local function check_job(job)
     end)
   end
 
+  if waits and places[1] == 'parked:' .. tenant and redis.call('SISMEMBER', q .. 'tenants', tenant) == 0 then
+    note(job, 'tenant_unknown', function() know(q, tenant) end)
+  end
+
   local leased, looked_at = redis.call('ZSCORE', q .. 'leases', job), redis.call('ZSCORE', q .. 'deadlines', job)
   local runs = not ended and s.fence
   if runs and not leased then
@@ -70,6 +83,70 @@ local function check_job(job)
     note(job, 'no_deadline', function() redis.call('ZADD', q .. 'deadlines', at, job) end)
   elseif ended and looked_at then
     note(job, 'ended_with_deadline', function() redis.call('ZREM', q .. 'deadlines', job) end)
+  end
+end
+
+-- A group's counts against its children. An ended child may have expired; one that waits or runs never has, so a missing one of
+-- those was lost, and counts as failed.
+local function check_children(group, verb)
+  local key, gkey = base .. 'job:' .. group, base .. 'group:' .. group
+  if redis.call('HEXISTS', key, 'children') == 0 then return end
+  local s = read_hash(key)
+  if not s.phase or TERMINAL[s.phase] then return end
+  local g = read_hash(gkey)
+  local is_lost = not g.expected
+  if is_lost then
+    g = {}
+    for name, number in pairs(cjson.decode(s.children)) do g[name] = int(number) end
+    g.made = int(g.waiting + g.running + g.complete + g.failed + g.cancelled)
+  end
+  local function had(name) return tonumber(g[name] or '0') end
+  local seen = { waiting = 0, running = 0, complete = 0, failed = 0, cancelled = 0 }
+  local last = is_lost and CHILDREN_MAX or tonumber(g.planned or g.expected)
+  local found, number, tenths = 0, 0, 0
+  while found < had('made') and number < last do
+    number = number + 1
+    local child = redis.call('HMGET', base .. 'job:' .. group .. '~' .. int(number), 'phase', 'fence', 'percent')
+    if child[1] then
+      local state = TERMINAL[child[1]] and string.lower(child[1]) or child[2] and 'running' or 'waiting'
+      seen[state] = seen[state] + 1
+      found = found + 1
+      tenths = tenths + (TERMINAL[child[1]] and 1000 or tenths_of(child[3] or '0'))
+    end
+  end
+  local sum = had('waiting') + had('running') + had('complete') + had('failed') + had('cancelled')
+  if not is_lost and sum == had('made') and seen.waiting == had('waiting') and seen.running == had('running')
+    and seen.complete <= had('complete') and seen.failed <= had('failed') and seen.cancelled <= had('cancelled') then return end
+  note(group, 'group_miscounted', function()
+    local made = math.max(had('made'), found)
+    local complete, cancelled = math.max(seen.complete, had('complete')), math.max(seen.cancelled, had('cancelled'))
+    local failed = math.max(seen.failed, made - seen.waiting - seen.running - complete - cancelled)
+    redis.call('HSET', gkey, 'expected', g.expected, 'made', int(made), 'waiting', int(seen.waiting), 'running', int(seen.running),
+      'complete', int(complete), 'failed', int(failed), 'cancelled', int(cancelled), 'tenths', int(tenths + 1000 * (made - found)))
+    redis.call('PEXPIRE', gkey, KEEP_MS)
+    g = read_hash(gkey)
+    local t, ended = write_group(base, verb, group, g, at)
+    if t and ended >= tonumber(g.expected) then end_group(base, verb, group, t, g, at) end
+  end)
+end
+
+-- Whether anybody looks after the queue.
+local function check_line(queue)
+  local q = queue_base(base, queue)
+  for _, place in ipairs({ 'leases', 'deadlines' }) do
+    local first = redis.call('ZRANGE', q .. place, 0, 0, 'WITHSCORES')[2]
+    if first and tonumber(first) < at - OVERDUE_MS then
+      found(queue, 'nobody_sweeps', false)
+      break
+    end
+  end
+  local set = redis.call('HMGET', KEYS[1], 'paused', 'max_running', 'fence')
+  local list = KEYS[2] and string.match(KEYS[2], '^(.-{wake}:)')
+  if not list or set[1] or redis.call('ZCARD', q .. 'ready') == 0 then return end
+  if set[2] and redis.call('ZCARD', q .. 'leases') >= tonumber(set[2]) then return end
+  if not redis.call('LPOS', list .. queue, string.match(base, '{([^}]*)}')) then
+    -- With the number of the last claim: while claims go on the token comes and goes.
+    note(queue .. '@' .. (set[3] or '0'), 'no_wake_token', function() push_wake(base, queue) end)
   end
 end
 
@@ -115,6 +192,10 @@ end
 
 if what == 'jobs' then
   for i = 3, #ARGV do check_job(ARGV[i]) end
+elseif what == 'groups' then
+  for i = 4, #ARGV do check_children(ARGV[i], ARGV[3]) end
+elseif what == 'line' then
+  check_line(ARGV[3])
 elseif what == 'place' then
   for i = 3, #ARGV do
     if redis.call('EXISTS', base .. 'job:' .. ARGV[i]) == 0 and redis.call('ZSCORE', KEYS[1], ARGV[i]) then

@@ -4,9 +4,10 @@
 -- ARGV[1] verb   ARGV[2] queue   ARGV[3] worker   ARGV[4] nonce   ARGV[5] lease_ms   ARGV[6] epoch: random hex, used when none is set
 -- ARGV[7…] labels of the worker: jobs that prefer one of them come first, within bounds
 -- Returns {'job', id, fence, attempt, max_attempts, pipeline, owner, params, class, cold, plan, max_runtime_ms, traceparent, created_at,
---         prefer} ('' for what is absent), {'empty', next_due_ms or ''} or {'paused'}
+--         prefer, rest} ('' for what is absent; rest: 'more' or, when it was the last, ''),
+--         {'empty', next_due_ms or ''} or {'paused'}
 -- The same nonce returns the same claim, so a lost reply costs nothing.
-local NONCE_MS = 120000
+local NONCE_MS = '120000'
 -- Leftovers, expired and parked jobs that one call clears away.
 local SKIP_MAX = 100
 -- A worker with labels looks this far for a job that prefers one of them, and passes over the same job this often at most.
@@ -14,8 +15,8 @@ local LOOK_AHEAD = 16
 local PASSED_MAX = 8
 -- A job waits this long for an idle worker with its label, while there is one.
 local PREFER_MS = 500
--- An idle worker blocks for at most so long before it says so again.
-local IDLE_MS = 11000
+-- An idle worker blocks for at most 25 s before it says so again.
+local IDLE_MS = 27000
 
 local verb, queue, worker, nonce, lease = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local base = string.match(KEYS[1], '^(.-{[^}]*}:)')
@@ -27,10 +28,10 @@ for i = 7, #ARGV do
   redis.call('ZREM', q .. 'idle:' .. ARGV[i], worker)
 end
 
-local function answer(job, s)
+local function answer(job, s, rest)
   return {
     'job', job, s.fence, s.attempt, s.max_attempts, s.pipeline, s.owner, s.params, s.class or '', s.cold or '', s.plan or '',
-    s.max_runtime_ms or '', s.traceparent or '', s.created_at, s.prefer or '',
+    s.max_runtime_ms or '', s.traceparent or '', s.created_at, s.prefer or '', rest,
   }
 end
 
@@ -40,7 +41,7 @@ if claimed then
   local s = read_hash(base .. 'job:' .. job)
   if s.fence == fence then
     redis.call('ZADD', q .. 'leases', at + lease, job)
-    return answer(job, s)
+    return answer(job, s, 'more')
   end
 end
 
@@ -127,19 +128,22 @@ local function take(job, s, score)
     epoch = ARGV[6]
     redis.call('HSET', q .. 'meta', 'fence_epoch', epoch)
   end
-  s.fence = epoch .. ':' .. int(redis.call('HINCRBY', q .. 'meta', 'fence', 1))
-  local started = s.started_at or int(at)
-  redis.call('HSET', key, 'fence', s.fence, 'worker', worker, 'write_no', '0', 'claimed_at', int(at), 'started_at', started)
-  redis.call('PEXPIRE', key, KEEP_MS)
-  redis.call('ZADD', q .. 'leases', at + lease, job)
-  local deadline = at + AUDIT_RUNNING_MS
-  if s.max_runtime_ms then deadline = math.min(deadline, at + tonumber(s.max_runtime_ms) + lease) end
-  redis.call('ZADD', q .. 'deadlines', deadline, job)
-  redis.call('SET', base .. 'claim:' .. nonce, job .. ' ' .. s.fence, 'PX', NONCE_MS)
-  count(q, tenant_of(s.owner), -1, 1)
+  -- The clock of the band and the counter of the fences.
   local band = math.floor(score / BAND)
   local clock, tag = 'clock' .. int(band), score - band * BAND
-  if tag > tonumber(redis.call('HGET', q .. 'meta', clock) or '0') then redis.call('HSET', q .. 'meta', clock, int(tag)) end
+  local state = redis.call('HMGET', q .. 'meta', 'fence', clock)
+  local number = int(tonumber(state[1] or '0') + 1)
+  redis.call('HSET', q .. 'meta', 'fence', number, clock, int(math.max(tag, tonumber(state[2] or '0'))))
+  s.fence = epoch .. ':' .. number
+  -- Its TTL needs no renewal here: it was set by the submit or by reap, and heartbeats go on with it.
+  local now = int(at)
+  redis.call('HSET', key, 'fence', s.fence, 'worker', worker, 'write_no', '0', 'claimed_at', now, 'started_at', s.started_at or now)
+  redis.call('ZADD', q .. 'leases', int(at + lease), job)
+  local deadline = at + AUDIT_RUNNING_MS
+  if s.max_runtime_ms then deadline = math.min(deadline, at + tonumber(s.max_runtime_ms) + lease) end
+  redis.call('ZADD', q .. 'deadlines', int(deadline), job)
+  redis.call('SET', base .. 'claim:' .. nonce, job .. ' ' .. s.fence, 'PX', NONCE_MS)
+  count(q, tenant_of(s.owner), -1, 1)
   group_changed(base, verb, job, 'waiting', 'running', 0, 0, at)
 end
 
@@ -151,8 +155,10 @@ if not set[2] or redis.call('ZCARD', q .. 'leases') < tonumber(set[2]) then
     if not is_kept_for_another(s) then
       put_back()
       take(job, s, score)
-      if redis.call('ZCARD', q .. 'ready') > #kept / 3 then push_wake(base, queue) end
-      return answer(job, s)
+      -- Also for a job that is kept: who alone may have known when its time comes is busy from now on.
+      local left = redis.call('ZCARD', q .. 'ready')
+      if left > 0 then push_wake(base, queue) end
+      return answer(job, s, (left > 0 or redis.call('ZCARD', q .. 'delayed') > 0) and 'more' or '')
     end
     local left = PREFER_MS - (at - tonumber(s.updated_at))
     kept_due = math.min(kept_due or left, left)
@@ -165,8 +171,10 @@ if not set[2] or redis.call('ZCARD', q .. 'leases') < tonumber(set[2]) then
   end
 end
 
--- When the next thing can happen here: a delayed job is due, a lease runs out, a kept job is free for everyone.
+-- When the next thing can happen here: a delayed job is due, a lease runs out, a kept job is free for everyone, reap has work.
 local due = redis.call('ZRANGE', q .. 'delayed', 0, 0, 'WITHSCORES')[2]
 local expiry = redis.call('ZRANGE', q .. 'leases', 0, 0, 'WITHSCORES')[2]
-local nearest = math.min(tonumber(due or 'inf') or math.huge, tonumber(expiry or 'inf') or math.huge, at + (kept_due or math.huge))
+local look = redis.call('ZRANGE', q .. 'deadlines', 0, 0, 'WITHSCORES')[2]
+local nearest = at + (kept_due or math.huge)
+for _, time in ipairs({ due or 'inf', expiry or 'inf', look or 'inf' }) do nearest = math.min(nearest, tonumber(time) or math.huge) end
 return { 'empty', nearest < math.huge and int(math.max(0, nearest - at)) or '' }

@@ -3,7 +3,7 @@
 
 -- Dead letters are kept 7 days and 10 000 per queue, both bounds enforced by reap.
 local DEAD_TTL_MS = 7 * 24 * 3600 * 1000
-local ENDED_MAX = 10000
+local ENDED_MAX = '10000'
 -- Every live job is looked at by reap this often at the latest: a running one, a waiting one.
 local AUDIT_RUNNING_MS = 10 * 60 * 1000
 local AUDIT_WAITING_MS = 60 * 60 * 1000
@@ -32,10 +32,20 @@ local function forget_places(base, job, s)
 end
 
 -- Latches a terminal phase. `s` is the whole hash. extra: ready JSON members. outcome: what a repeated call answers.
--- stages: JSON object of milliseconds or ''.
-local function latch(key, base, job, verb, s, phase, at, extra, outcome, stages)
-  local unset = { 'percent_per_s', 'eta_ms', 'eta_low_ms', 'eta_high_ms', 'stalled', 'estimating', 'fence' }
-  for i = 1, 6 do s[unset[i]] = nil end
+-- stages: JSON object of milliseconds or ''. result: JSON object or nil.
+local function latch(key, base, job, verb, s, phase, at, extra, outcome, stages, result)
+  local unset = {}
+  local function drop(name)
+    if s[name] then unset[#unset + 1], s[name] = name, nil end
+  end
+  local fence = s.fence or ''
+  if s.fence then unset[1] = 'fence' end
+  drop('percent_per_s')
+  drop('eta_ms')
+  drop('eta_low_ms')
+  drop('eta_high_ms')
+  drop('stalled')
+  drop('estimating')
   s.phase = phase
   local set = {}
   if phase == 'COMPLETE' then
@@ -45,28 +55,25 @@ local function latch(key, base, job, verb, s, phase, at, extra, outcome, stages)
       set = { 'stage_percent', '100.0' }
     end
     -- The last report came before the end: a finished job does not stand at step 38 of 40.
-    s.step, s.item, s.message = s.steps, s.items, nil
-    unset[8] = 'message'
-    for _, name in ipairs({ 'step', 'item' }) do
-      if s[name] then
-        set[#set + 1], set[#set + 2] = name, s[name]
-      else
-        unset[#unset + 1] = name
-      end
-    end
+    if s.steps then s.step, set[#set + 1], set[#set + 2] = s.steps, 'step', s.steps else drop('step') end
+    if s.items then s.item, set[#set + 1], set[#set + 2] = s.items, 'item', s.items else drop('item') end
+    drop('message')
+    -- The error of an earlier attempt is no news of a job that ended well; it stays among the milestones.
+    drop('error')
   end
   local duration = at - tonumber(s.started_at or s.created_at)
   if stages ~= '' then extra = extra .. ',"stages":' .. stages end
   extra = extra .. ',"duration_ms":' .. int(duration)
-  redis.call('HDEL', key, unpack(unset))
-  redis.call('HSET', key, 'phase', phase, 'percent', s.percent, 'phase_percent', s.phase_percent, 'finished_at', int(at),
-    'last_fence', s.fence or '', 'last_outcome', outcome, unpack(set))
+  if #unset > 0 then redis.call('HDEL', key, unpack(unset)) end
+  for _, text in ipairs({ 'phase', phase, 'percent', s.percent, 'phase_percent', s.phase_percent, 'finished_at', int(at),
+    'last_fence', fence, 'last_outcome', outcome }) do set[#set + 1] = text end
+  if result then set[#set + 1], set[#set + 2] = 'result', result end
   local kind = string.lower(phase)
-  local seq, body = emit(key, base, job, verb, kind, s, at, extra)
-  local ttl = tonumber(s.ttl_ms)
+  local seq, body = emit(key, base, job, verb, kind, s, at, extra, set)
+  local ttl = s.ttl_ms
   local q = queue_base(base, s.queue)
   if phase == 'FAILED' then
-    ttl = math.max(ttl, DEAD_TTL_MS)
+    ttl = math.max(tonumber(ttl), DEAD_TTL_MS)
     redis.call('ZADD', q .. 'dead', at, job)
     redis.call('PEXPIRE', q .. 'dead', DEAD_TTL_MS)
   end
@@ -109,10 +116,10 @@ local function group_changed(base, verb, job, from, to, before, after, at)
 end
 
 -- Ends a job: out of its place, latched, its tenant's next one let in, its group told.
-local function end_job(key, base, job, verb, s, phase, at, extra, outcome, stages)
+local function end_job(key, base, job, verb, s, phase, at, extra, outcome, stages, result)
   forget_places(base, job, s)
   local before = tenths_of(s.percent)
-  local seq = latch(key, base, job, verb, s, phase, at, extra, outcome, stages)
+  local seq = latch(key, base, job, verb, s, phase, at, extra, outcome, stages, result)
   if s.queue ~= HELD then
     local tenant = tenant_of(s.owner)
     count(queue_base(base, s.queue), tenant, s.fence and 0 or -1, s.fence and -1 or 0)

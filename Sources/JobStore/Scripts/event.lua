@@ -5,17 +5,19 @@
 local RANK = { QUEUED = 0, ANALYZING = 1, GENERATING = 2, POST_PROCESSING = 3, COMPLETE = 4, FAILED = 5, CANCELLED = 6 }
 local TERMINAL = { COMPLETE = true, FAILED = true, CANCELLED = true }
 
--- What is not terminal is kept this long after its last sign of life; heartbeats and reap renew it.
-local KEEP_MS = 7 * 24 * 3600 * 1000
+-- What is not terminal is kept this long after its last sign of life; heartbeats and reap renew it: 7 days.
+-- A text, as wherever a constant is only handed to Redis: a number is printed with 17 digits for each call.
+local KEEP_MS = '604800000'
 -- Milestones kept per job; the oldest go first.
 local MILESTONES_MAX = 256
 
 -- The optional members of an event, in wire order; `n` numbers are copied, `s` strings are quoted, `b` is a flag.
+-- (Side by side and not nested: every call of every script makes these tables anew.)
 local OPTIONAL = {
-  { 'percent_per_s', 'n' }, { 'stage', 's' }, { 'stage_percent', 'n' }, { 'step', 'n' }, { 'steps', 'n' },
-  { 'item', 'n' }, { 'items', 'n' }, { 'message', 's' }, { 'eta_ms', 'n' }, { 'eta_low_ms', 'n' }, { 'eta_high_ms', 'n' },
-  { 'stalled', 'b' }, { 'estimating', 'b' },
+  'percent_per_s', 'stage', 'stage_percent', 'step', 'steps', 'item', 'items', 'message', 'eta_ms', 'eta_low_ms', 'eta_high_ms',
+  'stalled', 'estimating',
 }
+local OPTIONAL_KIND = { 'n', 's', 'n', 'n', 'n', 'n', 'n', 's', 'n', 'n', 'n', 'b', 'b' }
 
 local function refuse(text)
   return redis.error_reply('HEADWAY ' .. text)
@@ -31,8 +33,9 @@ local function now_ms()
   return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 end
 
+-- Exact for integers up to 2^53, and they are all we count with.
 local function int(number)
-  return string.format('%.0f', number)
+  return string.format('%d', number)
 end
 
 -- cjson escapes every '/', which is legal and ugly; each '/' is preceded by its own backslash, so this is exact.
@@ -57,10 +60,12 @@ local function event_json(job, seq, kind, s, at, extra)
     ',"percent":', s.percent,
   }
   local n = #out
-  for _, member in ipairs(OPTIONAL) do
-    local name, value = member[1], s[member[1]]
+  for i = 1, 13 do
+    local name = OPTIONAL[i]
+    local value = s[name]
     if value and value ~= '' then
-      if member[2] == 's' then value = quoted(value) elseif member[2] == 'b' then value = 'true' end
+      local form = OPTIONAL_KIND[i]
+      if form == 's' then value = quoted(value) elseif form == 'b' then value = 'true' end
       out[n + 1], out[n + 2], out[n + 3], out[n + 4] = ',"', name, '":', value
       n = n + 4
     end
@@ -91,10 +96,12 @@ local function publish(verb, base, job, seq, letter, phase, has_cancel, body)
     '1' .. string.format('%016x', seq) .. letter .. RANK[phase] .. (has_cancel and '1' or '0') .. ' ' .. body)
 end
 
--- Assigns seq, writes the body, appends the milestone, publishes. The caller has written the other fields.
--- kind: progress | phase | stage | complete | failed | cancelled. Returns seq.
-local function emit(key, base, job, verb, kind, s, at, extra)
-  local seq = redis.call('HINCRBY', key, 'seq', 1)
+-- Assigns seq, writes the body and the fields of `set` (name, value, …; may be nil), appends the milestone, publishes. The caller has
+-- written the other fields and, for an end, sets the milestones' TTL.
+-- kind: progress | phase | stage | complete | failed | cancelled. `s.seq`, where known, is the seq so far. Returns seq, body.
+local function emit(key, base, job, verb, kind, s, at, extra, set)
+  local seq = (s.seq or redis.call('HGET', key, 'seq') or 0) + 1
+  s.seq = seq
   local body = event_json(job, seq, kind, s, at, extra)
   local letter = TERMINAL[s.phase] and 't' or (kind == 'progress' and 's' or 'm')
   local list = base .. 'milestones:' .. job
@@ -109,9 +116,13 @@ local function emit(key, base, job, verb, kind, s, at, extra)
   if letter ~= 's' then
     local count = redis.call('RPUSH', list, body)
     if count > MILESTONES_MAX then redis.call('LTRIM', list, count - MILESTONES_MAX, -1) end
-    redis.call('PEXPIRE', list, KEEP_MS)
+    if letter == 'm' then redis.call('PEXPIRE', list, KEEP_MS) end
   end
-  redis.call('HSET', key, 'body', body, 'updated_at', int(at))
+  if set then
+    redis.call('HSET', key, 'seq', int(seq), 'body', body, 'updated_at', int(at), unpack(set))
+  else
+    redis.call('HSET', key, 'seq', int(seq), 'body', body, 'updated_at', int(at))
+  end
   publish(verb, base, job, seq, letter, s.phase, s.cancel, body)
   return seq, body
 end

@@ -11,12 +11,6 @@ if s.fence ~= fence then
   return { 'lost' }
 end
 touch(key)
-local extra = ''
--- The error of an earlier attempt is no news of a job that ended well; it stays among the milestones.
-if phase == 'COMPLETE' then redis.call('HDEL', key, 'error') end
-if ARGV[4] ~= '' and phase == 'COMPLETE' then
-  redis.call('HSET', key, 'result', ARGV[4])
-  extra = ',"result":' .. ARGV[4]
-end
-end_job(key, base, job, ARGV[1], s, phase, now_ms(), extra, phase, ARGV[5])
+local result = phase == 'COMPLETE' and ARGV[4] ~= '' and ARGV[4] or nil
+end_job(key, base, job, ARGV[1], s, phase, now_ms(), result and ',"result":' .. result or '', phase, ARGV[5], result)
 return { 'ok' }

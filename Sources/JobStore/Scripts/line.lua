@@ -8,7 +8,7 @@
 -- Of one job at weight 1; divides well. 2^40 of it are 4.5 thousand million jobs.
 local COST = 240
 local BAND = 2 ^ 40
-local TENANT_TTL_MS = 7 * 24 * 3600 * 1000
+local TENANT_TTL_MS = '604800000'
 
 local function queue_base(base, queue)
   return base .. 'queue:' .. queue .. ':'
@@ -34,9 +34,8 @@ end
 -- Changes a tenant's counts in a queue, never below 0: a count that was lost must not become a debt.
 local function count(q, tenant, queued, running)
   local key = q .. 'tenant:' .. tenant
-  local old = redis.call('HMGET', key, 'queued', 'running')
-  redis.call('HSET', key, 'queued', int(math.max(0, (tonumber(old[1] or '0') or 0) + queued)),
-    'running', int(math.max(0, (tonumber(old[2] or '0') or 0) + running)))
+  if queued ~= 0 and redis.call('HINCRBY', key, 'queued', queued) < 0 then redis.call('HSET', key, 'queued', '0') end
+  if running ~= 0 and redis.call('HINCRBY', key, 'running', running) < 0 then redis.call('HSET', key, 'running', '0') end
 end
 
 -- Puts a tenant on the list of those that reap looks after.
@@ -45,16 +44,22 @@ local function know(q, tenant)
   redis.call('PEXPIRE', q .. 'tenants', TENANT_TTL_MS)
 end
 
--- The score of one more job of the tenant; `weight` is a setting's text or nil.
+-- The score of one more job of a tenant, and the tenant's tag after it, from the tenant's tag so far, the band's clock and the
+-- tenant's weight (texts or nil).
+local function tagged(band, own, clock, weight)
+  local tag = math.min(math.max(tonumber(own or '0'), tonumber(clock or '0')), BAND - 1)
+  return int(band * BAND + tag), int(tag + math.max(1, math.floor(COST / tonumber(weight or '1') + 0.5)))
+end
+
+-- The same, read and written.
 local function next_score(q, tenant, band, weight)
   local key, field = q .. 'tenant:' .. tenant, 't' .. int(band)
   local own = redis.call('HGET', key, field)
   if not own then know(q, tenant) end
-  local clock = tonumber(redis.call('HGET', q .. 'meta', 'clock' .. int(band)) or '0')
-  local tag = math.min(math.max(tonumber(own or '0'), clock), BAND - 1)
-  redis.call('HSET', key, field, int(tag + math.max(1, math.floor(COST / tonumber(weight or '1') + 0.5))))
+  local score, tag = tagged(band, own, redis.call('HGET', q .. 'meta', 'clock' .. int(band)), weight)
+  redis.call('HSET', key, field, tag)
   redis.call('PEXPIRE', key, TENANT_TTL_MS)
-  return int(band * BAND + tag)
+  return score
 end
 
 -- How many jobs of the tenant may run at once in the queue, or nil.
@@ -73,9 +78,11 @@ local function park(q, tenant, job, score)
 end
 
 -- Puts a waiting job into the line, or among its tenant's parked ones while that tenant runs as many as it may.
-local function enter(base, queue, job, score, tenant)
+-- limits: the queue's setting of that name where the caller has read it.
+local function enter(base, queue, job, score, tenant, limits)
   local q = queue_base(base, queue)
-  if redis.call('HEXISTS', q .. 'meta', 'limits') == 1 then
+  if limits == nil then limits = redis.call('HGET', q .. 'meta', 'limits') end
+  if limits then
     local limit = running_limit(q, tenant)
     if limit and running_count(q, tenant) >= limit then return park(q, tenant, job, score) end
   end

@@ -11,7 +11,7 @@ local FIELDS = {
   class = true, cold = true, plan = true, traceparent = true, retry_of = true, prefer = true, children = true,
 }
 local WAIT_MS = 24 * 3600 * 1000
-local IDEMPOTENCY_MS = 24 * 3600 * 1000
+local IDEMPOTENCY_MS = '86400000'
 local AUDIT_WAITING_MS = 60 * 60 * 1000
 
 local key = KEYS[1]
@@ -48,8 +48,8 @@ if group then
   end
 end
 
-local old = redis.call('HMGET', key, 'owner', 'queue', 'pipeline', 'params', 'seq', 'body', 'phase')
-if old[1] then
+if redis.call('EXISTS', key) == 1 then
+  local old = redis.call('HMGET', key, 'owner', 'queue', 'pipeline', 'params', 'seq', 'body', 'phase')
   -- The same submit again (a retry after a lost reply) is answered with the job; anything else is a conflict.
   if old[1] == s.owner and old[2] == s.queue and old[3] == s.pipeline and old[4] == s.params then
     return { 'exists', old[5], old[6], old[7], old[1], job }
@@ -66,7 +66,7 @@ end
 
 local q, tenant = queue_base(base, s.queue), tenant_of(s.owner)
 local set = redis.call('HMGET', q .. 'meta', 'draining', 'max_depth', 'parked', 'limits', 'weight:' .. tenant, 'max_queued:' .. tenant,
-  'tenant_max_queued')
+  'tenant_max_queued', 'clock' .. ARGV[3])
 if set[1] then return { 'draining' } end
 if set[2] and redis.call('ZCARD', q .. 'ready') + redis.call('ZCARD', q .. 'delayed') + tonumber(set[3] or '0') >= tonumber(set[2]) then
   return { 'full', set[2] }
@@ -83,29 +83,41 @@ local waits = s.queue ~= HELD
 s.v, s.id, s.phase, s.percent, s.phase_percent, s.attempt = '1', job, 'QUEUED', '0.0', '0.0', '1'
 s.created_at, s.updated_at, s.expires_at, s.seq = int(at), int(at), int(expires), '1'
 if expected then s.children = children_json({ expected = expected }) end
-if waits and delay == 0 then s.score = next_score(q, tenant, tonumber(ARGV[3]), set[5]) end
+local t, t_key, t_field = nil, q .. 'tenant:' .. tenant, 't' .. ARGV[3]
+if waits then
+  t = redis.call('HMGET', t_key, 'queued', t_field)
+  if delay == 0 then s.score, t[3] = tagged(tonumber(ARGV[3]), t[2], set[8], set[5]) end
+end
 local body = event_json(job, 1, 'phase', s, at, nil)
 s.body = body
 
-local flat = {}
+local flat, n = {}, 0
 for name, value in pairs(s) do
-  flat[#flat + 1] = name
-  flat[#flat + 1] = value
+  flat[n + 1], flat[n + 2] = name, value
+  n = n + 2
 end
 redis.call('HSET', key, unpack(flat))
-redis.call('PEXPIRE', key, math.max(KEEP_MS, expires - at + KEEP_MS))
+redis.call('PEXPIRE', key, int(math.max(0, expires - at) + tonumber(KEEP_MS)))
 if digest then redis.call('SET', idem, digest, 'PX', IDEMPOTENCY_MS) end
-redis.call('ZADD', q .. 'deadlines', math.min(expires, at + AUDIT_WAITING_MS), job)
+redis.call('ZADD', q .. 'deadlines', int(math.min(expires, at + AUDIT_WAITING_MS)), job)
 if waits then
-  redis.call('HINCRBY', q .. 'tenant:' .. tenant, 'queued', 1)
-  if delay > 0 then
+  local queued = int(tonumber(t[1] or '0') + 1)
+  if t[3] then
+    redis.call('HSET', t_key, 'queued', queued, t_field, t[3])
+  else
+    redis.call('HSET', t_key, 'queued', queued)
+  end
+  -- Its TTL runs from its first job on; reap renews it.
+  if not t[2] then
     know(q, tenant)
-    redis.call('PEXPIRE', q .. 'tenant:' .. tenant, TENANT_TTL_MS)
-    redis.call('ZADD', q .. 'delayed', at + delay, job)
+    redis.call('PEXPIRE', t_key, TENANT_TTL_MS)
+  end
+  if delay > 0 then
+    redis.call('ZADD', q .. 'delayed', int(at + delay), job)
     -- So that an idle worker learns of the due date.
     push_wake(base, s.queue)
   else
-    enter(base, s.queue, job, s.score, tenant)
+    enter(base, s.queue, job, s.score, tenant, set[4])
   end
 end
 redis.call('HINCRBY', q .. 'meta', 'submitted', 1)

@@ -14,9 +14,13 @@ struct QueuesCommand: AsyncParsableCommand {
         var name: String
         var ready: Int
         var delayed: Int
+        var parked: Int
         var running: Int
         var dead: Int
         var paused: Bool
+        var draining: Bool
+        var maxDepth: Int?
+        var maxRunning: Int?
     }
 
     func run() async throws {
@@ -26,74 +30,47 @@ struct QueuesCommand: AsyncParsableCommand {
             .sorted { $0.name < $1.name }
         if isJSON {
             let rows = queues.map {
-                Row(name: $0.name, ready: $0.ready, delayed: $0.delayed, running: $0.running, dead: $0.dead, paused: $0.isPaused)
+                Row(
+                    name: $0.name,
+                    ready: $0.ready,
+                    delayed: $0.delayed,
+                    parked: $0.parked,
+                    running: $0.running,
+                    dead: $0.dead,
+                    paused: $0.isPaused,
+                    draining: $0.isDraining,
+                    maxDepth: $0.limits.maxDepth,
+                    maxRunning: $0.limits.maxRunning
+                )
             }
             return Output.standard.line(try JSONRows.text(rows))
         }
-        let rows = queues.map {
-            ["\($0.name)", "\($0.ready)", "\($0.delayed)", "\($0.running)", "\($0.dead)", $0.isPaused ? "paused" : ""]
+        let rows = queues.map { queue in
+            [
+                queue.name, "\(queue.ready)", "\(queue.delayed)", "\(queue.parked)", "\(queue.running)", "\(queue.dead)",
+                Self.remarks(queue),
+            ]
         }
         if rows.isEmpty { return Output.error.line("headway: no queue is known yet; a worker or --known-queue makes one") }
-        for line in TextTable.lines(header: ["QUEUE", "READY", "DELAYED", "RUNNING", "DEAD", ""], rows: rows, rightAligned: 1...4) {
+        let header = ["QUEUE", "READY", "DELAYED", "PARKED", "RUNNING", "DEAD", ""]
+        for line in TextTable.lines(header: header, rows: rows, rightAligned: 1...5) {
             Output.standard.line(line)
         }
     }
 }
 
-/// `headway workers`
-struct WorkersCommand: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "workers", abstract: "List the live workers and what they run.")
-
-    @OptionGroup var common: CommonOptions
-    @OptionGroup var redis: RedisOptions
-    @Flag(help: "Print one JSON array.") var json = false
-
-    private struct Row: Encodable {
-        var id: String
-        var host: String
-        var pid: Int
-        var version: String
-        var queues: [String]
-        var pipeline: String
-        var concurrency: Int
-        var jobs: [String]
-        var draining: Bool
-        var startedAt: Int
-    }
-
-    func run() async throws {
-        let settings = try common.reader(redis.flags + [.init(Settings.json, json)])
-        let isJSON = try settings.value(Settings.json)
-        let workers = try await RedisSession(settings).read { (store) async throws(StoreError) in try await store.workers() }
-            .sorted { $0.id < $1.id }
-        if isJSON {
-            let rows = workers.map {
-                Row(
-                    id: $0.id,
-                    host: $0.host,
-                    pid: $0.pid,
-                    version: $0.version,
-                    queues: $0.queues,
-                    pipeline: $0.pipeline,
-                    concurrency: $0.concurrency,
-                    jobs: $0.jobs,
-                    draining: $0.isDraining,
-                    startedAt: $0.startedAtMs
-                )
-            }
-            return Output.standard.line(try JSONRows.text(rows))
-        }
-        if workers.isEmpty { return Output.error.line("headway: no worker is alive") }
-        let now = JobSheet.nowMs()
-        let rows = workers.map { worker in
-            [
-                worker.id, worker.host, "\(worker.pid)", worker.queues.joined(separator: ","), worker.pipeline,
-                "\(worker.jobs.count)/\(worker.concurrency)", DurationText.readable(milliseconds: now - worker.startedAtMs),
-                worker.isDraining ? "draining" : worker.jobs.joined(separator: " "),
-            ]
-        }
-        let header = ["WORKER", "HOST", "PID", "QUEUES", "PIPELINE", "BUSY", "UP", "JOBS"]
-        for line in TextTable.lines(header: header, rows: rows, rightAligned: 2...2) { Output.standard.line(line) }
+extension QueuesCommand {
+    /// What holds a queue's jobs: a pause, a drain, limits.
+    static func remarks(_ queue: QueueStatus) -> String {
+        var remarks: [String] = []
+        if queue.isPaused { remarks.append("paused") }
+        if queue.isDraining { remarks.append("draining") }
+        if let most = queue.limits.maxDepth { remarks.append("at most \(most) wait") }
+        if let most = queue.limits.maxRunning { remarks.append("at most \(most) run") }
+        if let most = queue.limits.tenantMaxQueued { remarks.append("at most \(most) of a tenant wait") }
+        if let most = queue.limits.tenantMaxRunning { remarks.append("at most \(most) of a tenant run") }
+        if !queue.limits.tenants.isEmpty { remarks.append("\(queue.limits.tenants.count) tenants of their own") }
+        return remarks.joined(separator: ", ")
     }
 }
 

@@ -1,5 +1,6 @@
 import ArgumentParser
 import JobStore
+import NIOPosix
 
 /// Options of a gateway's listener, shared by `gateway` and `dev`.
 struct ListenOptions: ParsableArguments {
@@ -101,9 +102,9 @@ struct WorkerCommand: AsyncParsableCommand {
             ]
         )
         let logger = try Logs.bootstrap(settings, label: "headway.worker")
-        // One connection waits for work while another writes progress.
-        let session = try RedisSession(settings, logger: logger, poolSize: 2)
-        let client = session.client()
+        // One loop and one connection for everything but the wait for work, which has a connection of its own.
+        let session = try RedisSession(settings, logger: logger)
+        let client = session.client(on: MultiThreadedEventLoopGroup.singleton.next())
         let worker = try WorkerRole(
             settings,
             command: settings.optional(Settings.workerCommand) ?? [],

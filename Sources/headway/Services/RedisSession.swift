@@ -1,5 +1,6 @@
 import JobStore
 import Logging
+import NIOCore
 import NIOPosix
 import RedisLink
 import Telemetry
@@ -35,8 +36,9 @@ struct RedisSession {
     }
 
     /// A client whose `run()` the caller must drive.
-    func client() -> RedisClient {
-        RedisClient(configuration: configuration, eventLoopGroup: MultiThreadedEventLoopGroup.singleton, logger: logger)
+    /// - Parameter eventLoop: where all of its connections live; nil: on several.
+    func client(on eventLoop: (any EventLoop)? = nil) -> RedisClient {
+        RedisClient(configuration: configuration, eventLoopGroup: eventLoop ?? MultiThreadedEventLoopGroup.singleton, logger: logger)
     }
 
     /// What roles of this process share, on `client`.
@@ -72,7 +74,8 @@ struct RedisSession {
     static func explain(_ error: StoreError) -> CommandError {
         switch error.code {
         case .unavailable: CommandError(.linkLost, "\(error.message) (--redis, HEADWAY_REDIS_URL)")
-        case .incompatible: CommandError(.failed, error.message)
+        case .invalid, .unknownQueue: CommandError(.usage, error.message)
+        case .incompatible, .draining, .full, .conflict: CommandError(.failed, error.message)
         default: CommandError(.failed, "\(error)")
         }
     }

@@ -29,23 +29,29 @@ import WebSocketWire
                     == "{\"queues\":[{\"name\":\"gpu\",\"ready\":2,\"delayed\":0,\"running\":1,\"dead\":0,\"paused\":false}]}"
             )
             #expect(try await client.ask("GET", "/v1/workers").text == "{\"workers\":[]}")
-            try await fixture.store.registerWorker(
-                WorkerRecord(
-                    id: "w\"1",
-                    host: "h",
-                    pid: 7,
-                    version: "1",
-                    queues: ["gpu"],
-                    pipeline: "relief",
-                    concurrency: 2,
-                    jobs: ["j0"],
-                    startedAtMs: 5
-                )
+            var record = WorkerRecord(
+                id: "w\"1",
+                host: "h",
+                pid: 7,
+                version: "1",
+                queues: ["gpu"],
+                pipeline: "relief",
+                concurrency: 2,
+                jobs: ["j0"],
+                startedAtMs: 5
             )
+            record.labels = ["sdxl"]
+            record.gpus = [WorkerRecord.GPU(name: "NVIDIA H200", memoryMB: 143_771)]
+            try await fixture.store.registerWorker(record)
+            let workers = try await client.ask("GET", "/v1/workers")
+            #expect(throws: Never.self) { try CheckedJSON(workers.body, maximumDepth: 9) }
             #expect(
-                try await client.ask("GET", "/v1/workers").text
-                    == "{\"workers\":[{\"id\":\"w\\\"1\",\"host\":\"h\",\"version\":\"1\",\"queues\":[\"gpu\"],\"pipeline\":\"relief\","
-                    + "\"concurrency\":2,\"jobs\":[\"j0\"],\"draining\":false,\"started_at\":5}]}"
+                workers.text.hasPrefix(
+                    "{\"workers\":[{\"id\":\"w\\\"1\",\"host\":\"h\",\"version\":\"1\",\"queues\":[\"gpu\"],\"labels\":[\"sdxl\"],"
+                        + "\"pipeline\":\"relief\",\"concurrency\":2,\"gpus\":[{\"name\":\"NVIDIA H200\",\"memory_mb\":143771}],"
+                        + "\"jobs\":[\"j0\"],\"finished\":0,\"failed\":0,\"draining\":false,\"started_at\":"
+                ),
+                "\(workers.text)"
             )
             let pipelines = try await client.ask("GET", "/v1/pipelines")
             #expect(

@@ -61,10 +61,18 @@ struct SystemRoutes: Sendable {
         func list(_ texts: [String]) -> String { "[" + texts.map(JSONText.quoted).joined(separator: ",") + "]" }
         let rows = try await store.workers().map {
             "{\"id\":\(JSONText.quoted($0.id)),\"host\":\(JSONText.quoted($0.host)),\"version\":\(JSONText.quoted($0.version)),"
-                + "\"queues\":\(list($0.queues)),\"pipeline\":\(JSONText.quoted($0.pipeline)),\"concurrency\":\($0.concurrency),"
-                + "\"jobs\":\(list($0.jobs)),\"draining\":\($0.isDraining),\"started_at\":\($0.startedAtMs)}"
+                + "\"queues\":\(list($0.queues)),\"labels\":\(list($0.labels)),\"pipeline\":\(JSONText.quoted($0.pipeline)),"
+                + "\"concurrency\":\($0.concurrency),\"gpus\":[\($0.gpus.map(gpu).joined(separator: ","))],"
+                + "\"jobs\":\(list($0.jobs)),\"finished\":\($0.finished),\"failed\":\($0.failed),\"draining\":\($0.isDraining),"
+                + ($0.slowedReason.map { "\"slowed_reason\":\(JSONText.quoted($0))," } ?? "")
+                + "\"started_at\":\($0.startedAtMs),\"up_ms\":\($0.upMs),\"silent_ms\":\($0.silentMs)}"
         }
         return "{\"workers\":[\(rows.joined(separator: ","))]}"
+    }
+
+    private static func gpu(_ gpu: WorkerRecord.GPU) -> String {
+        "{\"name\":\(JSONText.quoted(gpu.name))" + (gpu.memoryMB.map { ",\"memory_mb\":\($0)" } ?? "")
+            + (gpu.memoryUsedMB.map { ",\"memory_used_mb\":\($0)" } ?? "") + "}"
     }
 
     private static func pipelines(_ pipelines: [Pipeline]) -> String {

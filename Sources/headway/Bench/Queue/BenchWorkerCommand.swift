@@ -30,8 +30,8 @@ struct BenchWorkerCommand: AsyncParsableCommand {
     func run() async throws {
         let settings = try common.reader(redis.flags + [.init(Settings.lease, lease), .init(Settings.heartbeat, heartbeat)])
         let logger = try Logs.bootstrap(settings, label: "headway.bench.worker")
-        let session = try RedisSession(settings, logger: logger, poolSize: 2)
-        let client = session.client()
+        let session = try RedisSession(settings, logger: logger)
+        let client = session.client(on: MultiThreadedEventLoopGroup.singleton.next())
         var storeSettings = StoreSettings()
         storeSettings.lease = try settings.value(Settings.lease)
         storeSettings.heartbeat = try settings.value(Settings.heartbeat)
@@ -47,7 +47,7 @@ struct BenchWorkerCommand: AsyncParsableCommand {
             store: JobStore(redis: client, keys: session.keys, settings: storeSettings),
             redis: session.configuration,
             pipelines: try Pipelines.load(settings),
-            backend: PlayBackend(marks: try MarkFile(appending: marks)),
+            backend: PlayBackend(worker: name, marks: try MarkFile(appending: marks)),
             registry: MetricsRegistry(),
             group: MultiThreadedEventLoopGroup.singleton,
             logger: logger
@@ -83,6 +83,8 @@ struct Play: Codable, Hashable {
 }
 
 struct PlayBackend: GeneratorBackend {
+    /// Who plays: it stands in the result, so that a soak can tell whose it is.
+    let worker: String
     let marks: MarkFile
 
     func run(job: BackendJob, events: BackendEvents) async throws -> BackendResult {
@@ -103,7 +105,7 @@ struct PlayBackend: GeneratorBackend {
         }
         if play.isHopeless { throw BackendError(code: "played_hopeless", message: "fails for good", isRecoverable: false) }
         if job.attempt <= play.failures { throw BackendError(code: "played_failure", message: "fails this time", isRecoverable: true) }
-        return BackendResult(resultJSON: "{\"played\":\(play.steps)}")
+        return BackendResult(resultJSON: "{\"played\":\(play.steps),\"worker\":\"\(worker)\",\"attempt\":\(job.attempt)}")
     }
 }
 

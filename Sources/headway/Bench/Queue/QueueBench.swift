@@ -67,45 +67,65 @@ final class QueueBench {
 
     // MARK: Throughput
 
-    /// Floor and ours in turn: submit, claim and finish.
+    /// Floor and ours in turn, in slices of a tenth, so that a neighbour's load falls on both: submit, claim and finish.
     func throughput() async throws {
-        let ids = Self.ids(scale.jobs)
         try redis.flush()
         let floor = try QueueFloor(redis)
-        let floorSubmit = try floor.submit(ids, payload: Self.payload, depth: 1)
-        let floorRun = try floor.claimAndFinish(ids.count)
-        try redis.flush()
-        let floorPipelined = try floor.submit(ids, payload: Self.payload, depth: 64)
-        try redis.flush()
-
         let queue = unused("verbs")
-        let submit = try await submitAll(ids, queue: queue, depth: 1)
-        let start = MachineClock.nanoseconds()
-        for id in ids {
-            let claim = try await claim(queue, nonce: id)
-            _ = try await store.finish(claim.lease, as: .complete, resultJSON: "{}", stagesMs: [])
+        var (submit, submitFloor, pipelined, pipelinedFloor) = (Rate(), Rate(), Rate(), Rate())
+        var (verbs, worker, runFloor, workerFloor) = (Rate(), Rate(), Rate(), Rate())
+        let slice = scale.jobs / 10
+        for _ in 0..<10 {
+            let ids = Self.ids(slice)
+            submitFloor.add(slice, try floor.submit(ids, payload: Self.payload, depth: 1))
+            submit.add(slice, try await submitAll(ids, queue: queue, depth: 1))
+            runFloor.add(slice, try floor.claimAndFinish(slice))
+            verbs.add(slice, try await claimAndFinish(queue, slice))
+            pipelinedFloor.add(slice, try floor.submit(Self.ids(slice), payload: Self.payload, depth: 16))
+            pipelined.add(slice, try await submitAll(Self.ids(slice), queue: unused("pipelined"), depth: 16))
         }
-        let verbs = Double(ids.count) / Double(MachineClock.nanoseconds() - start) * 1e9
-        try redis.flush()
-        let worker = try await drain(Self.ids(scale.jobs))
-
-        figures.add("submit, one at a time: floor", floorSubmit, "/s")
-        figures.add("submit, one at a time", submit, "/s")
-        figures.add("submit, one at a time / floor", submit / floorSubmit, "", .atLeast(0.4))
-        figures.add("submit, 64 in flight: floor", floorPipelined, "/s")
-        figures.add("submit, 64 in flight", worker.submit, "/s")
-        figures.add("submit, 64 in flight / floor", worker.submit / floorPipelined, "", .atLeast(0.5))
-        figures.add("claim + finish, one in flight: floor", floorRun, "/s")
-        figures.add("claim + finish, verbs alone", verbs, "/s")
-        figures.add("claim + finish, verbs alone / floor", verbs / floorRun, "", .atLeast(0.45))
-        figures.add("claim + finish, worker process", worker.run, "/s")
-        figures.add("claim + finish, worker process / floor", worker.run / floorRun, "", .atLeast(0.45))
+        workerFloor.add(slice, try floor.claimAndFinish(slice))
+        for _ in 0..<3 {
+            worker.add(scale.jobs / 3, try await drain(Self.ids(scale.jobs / 3)))
+            workerFloor.add(slice, try floor.claimAndFinish(slice))
+        }
+        add("submit, one at a time", submit, submitFloor, goal: 0.4)
+        add("submit, 16 in flight", pipelined, pipelinedFloor, goal: 0.5)
+        add("claim + finish, verbs alone", verbs, runFloor, goal: 0.45)
+        add("claim + finish, worker process", worker, workerFloor, goal: 0.45)
     }
 
-    /// Queues jobs and lets one worker process run them, one at a time: submits per second, jobs per second.
-    private func drain(_ ids: [String]) async throws -> (submit: Double, run: Double) {
+    /// Jobs and the time they took.
+    struct Rate {
+        var jobs = 0.0
+        var seconds = 0.0
+        var perSecond: Double { jobs / seconds }
+
+        mutating func add(_ count: Int, _ rate: Double) {
+            jobs += Double(count)
+            seconds += Double(count) / rate
+        }
+    }
+
+    private func add(_ name: String, _ ours: Rate, _ floor: Rate, goal: Double) {
+        figures.add("\(name): floor", floor.perSecond, "/s")
+        figures.add(name, ours.perSecond, "/s")
+        figures.add("\(name) / floor", ours.perSecond / floor.perSecond, "", .atLeast(goal))
+    }
+
+    private func claimAndFinish(_ queue: String, _ count: Int) async throws -> Double {
+        let start = MachineClock.nanoseconds()
+        for number in 0..<count {
+            let claim = try await claim(queue, nonce: "\(start)-\(number)")
+            _ = try await store.finish(claim.lease, as: .complete, resultJSON: "{}", stagesMs: [])
+        }
+        return Double(count) / Double(MachineClock.nanoseconds() - start) * 1e9
+    }
+
+    /// Queues jobs and lets one worker process run them, one at a time: jobs per second.
+    private func drain(_ ids: [String]) async throws -> Double {
         let queue = unused("drain")
-        let submit = try await submitAll(ids, queue: queue, depth: 64)
+        _ = try await submitAll(ids, queue: queue, depth: 64)
         let before = try traffic()
         let worker = try await workers.start(unused("worker"), queue: queue)
         try await BenchWait.until(within: .seconds(120), "all jobs of \(queue) ended") {
@@ -117,7 +137,7 @@ final class QueueBench {
         let times = worker.marks.map(\.nanoseconds).sorted()
         guard let first = times.first, let last = times.last, last > first else { throw CommandError(.failed, "no job started") }
         figures.add("bytes in + out of a worker per job", Double(bytes) / Double(ids.count), "B", .atMost(1500))
-        return (submit, Double(times.count - 1) / Double(last - first) * 1e9)
+        return Double(times.count - 1) / Double(last - first) * 1e9
     }
 
     /// Bytes that went in and out of Redis so far.
@@ -135,16 +155,23 @@ final class QueueBench {
             let queue = unused("count")
             let ids = Self.ids(count)
             if !isTrickle { _ = try await submitAll(ids, queue: queue, depth: 16) }
-            let counter = try CommandCounter(redis, ignoring: Self.clientName)
+            // A worker's start-up is no part of a job: counting begins when it waits, or sees the line first.
+            var counter = isTrickle ? nil : try CommandCounter(redis, ignoring: Self.clientName)
             let worker = try await workers.start(unused("worker"), queue: queue)
+            if isTrickle {
+                try await Task.sleep(for: .milliseconds(300))
+                counter = try CommandCounter(redis, ignoring: Self.clientName)
+                try await Task.sleep(for: .milliseconds(100))
+            }
             for id in isTrickle ? ids : [] {
                 try await submit(id, queue: queue)
                 try await Task.sleep(for: .milliseconds(3))
             }
             try await BenchWait.until(within: .seconds(60), "all jobs of \(queue) ended") { worker.marks.count == ids.count }
-            let counts = try await counter.stop()
+            try await Task.sleep(for: .milliseconds(100))
+            let counts = try await counter?.stop() ?? [:]
             await worker.stop()
-            // A worker's start-up is no part of a job.
+            // Single commands belong to the start-up and to the clock, not to a job.
             let sent = counts.filter { $0.value >= count / 10 }.values.reduce(0, +)
             figures.add("commands of a worker per job, \(name)", Double(sent) / Double(count), "", .atMost(3))
             say(counts.sorted { $0.value > $1.value }.prefix(8).map { "\($0.key) \($0.value)" }.joined(separator: ", "))

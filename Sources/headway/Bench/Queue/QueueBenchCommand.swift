@@ -77,7 +77,8 @@ struct QueueBenchCommand: AsyncParsableCommand {
             workers: BenchWorkers(redis: redis, store: store, directory: directory),
             scale: quick ? .quick : .full(rounds: rounds)
         ) { Output.error.line($0) }
-        try await play(bench)
+        // On the connection's loop, as a worker is.
+        try await withTaskExecutorPreference(LoopExecutor(client.eventLoop)) { try await play(bench) }
         return bench.figures
     }
 

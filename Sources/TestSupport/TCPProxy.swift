@@ -1,0 +1,120 @@
+import NIOCore
+import NIOPosix
+import Synchronization
+
+/// A relay on 127.0.0.1 between one program and its server, that can be cut: what a cable does.
+public final class TCPProxy: Sendable {
+    public enum Mode: Sendable {
+        /// Everything passes.
+        case open
+        /// Connections are closed, new ones too.
+        case cut
+        /// Connections stay, nothing passes.
+        case stalled
+    }
+
+    fileprivate struct State {
+        var mode = Mode.open
+        var channels: [ObjectIdentifier: any Channel] = [:]
+    }
+
+    /// Where the program connects to.
+    public let port: Int
+    private let listener: any Channel
+    private let state: Relays
+
+    fileprivate final class Relays: Sendable {
+        fileprivate let state = Mutex(State())
+    }
+
+    /// Listens on a free port and relays to `target` on 127.0.0.1.
+    public static func start(to target: Int) async throws -> TCPProxy {
+        let relays = Relays()
+        // Everything on one loop: the two ends of a relay may touch each other.
+        let loop = MultiThreadedEventLoopGroup.singleton.next()
+        let listener = try await ServerBootstrap(group: loop)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .childChannelOption(.autoRead, value: false)
+            .childChannelInitializer { channel in relays.join(channel, to: target) }
+            .bind(host: "127.0.0.1", port: 0).get()
+        guard let port = listener.localAddress?.port else { throw TestSupportError(.system, "a proxy without a port") }
+        return TCPProxy(port: port, listener: listener, state: relays)
+    }
+
+    private init(port: Int, listener: any Channel, state: Relays) {
+        self.port = port
+        self.listener = listener
+        self.state = state
+    }
+
+    deinit { stop() }
+
+    public func set(_ mode: Mode) { state.set(mode) }
+
+    public func stop() {
+        listener.close(promise: nil)
+        state.set(.cut)
+    }
+}
+
+extension TCPProxy.Relays {
+    fileprivate func set(_ mode: TCPProxy.Mode) {
+        let channels = state.withLock { state in
+            state.mode = mode
+            return Array(state.channels.values)
+        }
+        for channel in channels {
+            switch mode {
+            case .open: channel.setOption(.autoRead, value: true).whenSuccess { channel.read() }
+            case .cut: channel.close(promise: nil)
+            case .stalled: _ = channel.setOption(.autoRead, value: false)
+            }
+        }
+    }
+
+    /// Connects a program's connection with one to the server. Nothing is read before both are there.
+    fileprivate func join(_ channel: any Channel, to target: Int) -> EventLoopFuture<Void> {
+        guard state.withLock({ $0.mode }) != .cut else { return channel.close() }
+        return ClientBootstrap(group: channel.eventLoop)
+            .channelOption(.autoRead, value: false)
+            .connect(host: "127.0.0.1", port: target)
+            .flatMapThrowing { other in
+                try channel.pipeline.syncOperations.addHandler(Relay(to: other))
+                try other.pipeline.syncOperations.addHandler(Relay(to: channel))
+                self.add(channel)
+                self.add(other)
+            }
+    }
+
+    private func add(_ channel: any Channel) {
+        let id = ObjectIdentifier(channel)
+        let mode = state.withLock { state in
+            state.channels[id] = channel
+            return state.mode
+        }
+        channel.closeFuture.whenComplete { _ in self.state.withLock { _ = $0.channels.removeValue(forKey: id) } }
+        switch mode {
+        case .open: channel.setOption(.autoRead, value: true).whenSuccess { channel.read() }
+        case .cut: channel.close(promise: nil)
+        case .stalled: break
+        }
+    }
+}
+
+/// Hands on what it reads, and the end.
+private final class Relay: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+
+    private let other: any Channel
+
+    init(to other: any Channel) { self.other = other }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) { other.writeAndFlush(unwrapInboundIn(data), promise: nil) }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        other.close(promise: nil)
+        context.fireChannelInactive()
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+}
