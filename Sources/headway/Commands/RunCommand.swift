@@ -73,6 +73,7 @@ struct RunCommand: AsyncParsableCommand {
                 (isError ? Output.error : Output.standard).write(bytes)
             },
             registry: context.registry,
+            eventLoop: MultiThreadedEventLoopGroup.singleton.next(),
             logger: logger
         )
         if Output.error.isTerminal { Output.error.line("headway: this is job \(id)") }
