@@ -43,7 +43,11 @@ final class WorkerFleet: Sendable {
 
     static func with(settings: StoreSettings = quick, _ body: (WorkerFleet) async throws -> Void) async throws {
         let server = try await RedisServer.start()
-        let client = RedisClient(configuration: server.configuration(), eventLoopGroup: MultiThreadedEventLoopGroup.singleton, logger: quiet)
+        let client = RedisClient(
+            configuration: server.configuration(),
+            eventLoopGroup: MultiThreadedEventLoopGroup.singleton,
+            logger: quiet
+        )
         let store = JobStore(redis: client, keys: Keys(), settings: settings)
         let link = Task { try await client.run() }  // ended below: a client lives as long as its test
         do {
