@@ -12,8 +12,8 @@ import Testing
 /// Thousands of jobs through workers that are killed, frozen and cut off, by a seeded schedule; and afterwards every one of them
 /// is accounted for.
 ///
-/// Runs where `HEADWAY_SOAK_SECONDS` is set (`make soak`; 0 is the short form), `HEADWAY_SOAK_SEED` repeats a run as far as the machine allows: the
-/// schedule is the same, the machine's own timing is not.
+/// Runs where `HEADWAY_SOAK_SECONDS` is set (`make soak`; 0 is the short form). `HEADWAY_SOAK_SEED` repeats a run as far as the
+/// machine allows: the schedule is the same, the machine's own timing is not.
 @Suite(.serialized, .timeLimit(.minutes(60)), .enabled(if: getenv("HEADWAY_SOAK_SECONDS") != nil)) struct SoakTests {
     private static func number(_ name: String) -> Int? { getenv(name).flatMap { Int(String(cString: $0)) } }
 
