@@ -73,7 +73,7 @@ extension Worker {
     func keepLookingAtGPUs() async {
         guard let tool = configuration.gpuTool else { return }
         // What is Headway's own may be secret.
-        let environment = SubprocessBackend.processEnvironment().filter { !$0.key.hasPrefix("HEADWAY_") }.map { "\($0.key)=\($0.value)" }
+        let environment = GeneratorCommand.processEnvironment().filter { !$0.key.hasPrefix("HEADWAY_") }.map { "\($0.key)=\($0.value)" }
         while !Task.isCancelled {
             let isFree = state.withLock { state in
                 defer { state.isLookingAtGPUs = true }

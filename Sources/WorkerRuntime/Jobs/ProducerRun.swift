@@ -1,6 +1,7 @@
 import Glibc
 public import JobStore
 public import Logging
+public import NIOCore
 public import ProgressCore
 import Synchronization
 public import Telemetry
@@ -66,7 +67,7 @@ public final class ProducerRun: Sendable {
     private let control = StopSwitch()
     private let metrics: WorkerMetrics
     private let logger: Logger
-    private let bell = Doorbell()
+    private let bell: Doorbell
     private let policy: ReportPolicy
     /// Signals that were passed on.
     private let signals = Mutex(0)
@@ -77,8 +78,10 @@ public final class ProducerRun: Sendable {
         store: any ProducerStore,
         mirror: OutputMirror,
         registry: MetricsRegistry,
+        group: any EventLoopGroup,
         logger: Logger
     ) {
+        bell = Doorbell(group.next())
         self.configuration = configuration
         self.submission = submission
         self.store = store

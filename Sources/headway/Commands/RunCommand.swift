@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import JobStore
+import NIOCore
 import NIOPosix
 import ProgressCore
 import RedisLink
@@ -73,6 +74,7 @@ struct RunCommand: AsyncParsableCommand {
                 (isError ? Output.error : Output.standard).write(bytes)
             },
             registry: context.registry,
+            group: MultiThreadedEventLoopGroup.singleton,
             logger: logger
         )
         if Output.error.isTerminal { Output.error.line("headway: this is job \(id)") }
