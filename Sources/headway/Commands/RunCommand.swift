@@ -42,7 +42,7 @@ struct RunCommand: AsyncParsableCommand {
             throw CommandError.usage("--pipeline \(name) is not known (--pipelines FILE adds more)")
         }
         var random = SystemRandomNumberGenerator()
-        let made = JobID.make(unixMs: WorkerEnvironment.wallClockMs(), random: &random)
+        let made = JobID.make(unixMs: Int(Date().timeIntervalSince1970 * 1000), random: &random)
         guard let id = jobName.map(JobID.init) ?? made else {
             throw CommandError.usage("--job-name must be 1 to 128 characters of A-Z a-z 0-9 . _ : -")
         }
