@@ -78,10 +78,10 @@ public final class ProducerRun: Sendable {
         store: any ProducerStore,
         mirror: OutputMirror,
         registry: MetricsRegistry,
-        eventLoop: any EventLoop,
+        group: any EventLoopGroup,
         logger: Logger
     ) {
-        bell = Doorbell(eventLoop)
+        bell = Doorbell(group.next())
         self.configuration = configuration
         self.submission = submission
         self.store = store

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import JobStore
+import NIOCore
 import NIOPosix
 import ProgressCore
 import RedisLink
@@ -41,7 +42,7 @@ struct RunCommand: AsyncParsableCommand {
             throw CommandError.usage("--pipeline \(name) is not known (--pipelines FILE adds more)")
         }
         var random = SystemRandomNumberGenerator()
-        let made = JobID.make(unixMs: JobSheet.nowMs(), random: &random)
+        let made = JobID.make(unixMs: Int(Date().timeIntervalSince1970 * 1000), random: &random)
         guard let id = jobName.map(JobID.init) ?? made else {
             throw CommandError.usage("--job-name must be 1 to 128 characters of A-Z a-z 0-9 . _ : -")
         }
@@ -73,7 +74,7 @@ struct RunCommand: AsyncParsableCommand {
                 (isError ? Output.error : Output.standard).write(bytes)
             },
             registry: context.registry,
-            eventLoop: MultiThreadedEventLoopGroup.singleton.next(),
+            group: MultiThreadedEventLoopGroup.singleton,
             logger: logger
         )
         if Output.error.isTerminal { Output.error.line("headway: this is job \(id)") }
