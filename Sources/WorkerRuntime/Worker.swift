@@ -19,6 +19,8 @@ public final class Worker: Service {
         /// By fence: a job that was lost may be claimed again while its old run is still stopping.
         var running: [String: Running] = [:]
         var claims = 0
+        /// Pipelines of which a job ran here.
+        var seenPipelines: Set<String> = []
     }
 
     private struct Running {
@@ -256,10 +258,12 @@ public final class Worker: Service {
     private func makeRun(_ claim: Claim, directory: String, files: GatewayFiles?) -> JobRun {
         let stop = StopOrder()
         let heartbeat = Doorbell()
-        let (number, isDraining) = state.withLock { state in
+        let (number, isDraining, isFirst) = state.withLock { state in
             state.running[claim.lease.fence] = Running(job: claim.lease.job, stop: stop, heartbeat: heartbeat)
             state.claims += 1
-            return (state.claims, state.isDraining)
+            // Names come from submitters; a forgotten one only costs a hint.
+            if state.seenPipelines.count == WorkerLimits.seenPipelines { state.seenPipelines.removeAll() }
+            return (state.claims, state.isDraining, state.seenPipelines.insert(claim.pipeline).inserted)
         }
         metrics.running.add(1)
         // Claimed in the moment of the shutdown: straight back.
@@ -278,6 +282,7 @@ public final class Worker: Service {
             logger: logger,
             stop: stop,
             heartbeatBell: heartbeat,
+            isFirstOfItsPipeline: isFirst,
             isShuttingDown: { [weak self] in self?.isDraining ?? true }
         )
     }

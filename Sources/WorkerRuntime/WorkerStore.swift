@@ -20,6 +20,9 @@ protocol WorkerStore: Sendable {
     ) async throws(StoreError) -> FinishStatus
     func fail(_ lease: Lease, error: JobError, stagesMs: [(stage: String, ms: Int)]) async throws(StoreError) -> FailStatus
     func release(_ lease: Lease) async throws(StoreError) -> LeaseStatus
+    func statistics(pipeline: String) async throws(StoreError) -> LearnedStatistics
+    func learn(_ record: LearningRecord, pipeline: String, lease: Lease) async throws(StoreError) -> LearnOutcome
+    func setTrace(_ job: JobID, json: String) async throws(StoreError)
     func reap(queue: String) async throws(StoreError) -> ReapReport
     func registerQueues(_ names: [String]) async throws(StoreError)
     func registerWorker(_ record: WorkerRecord) async throws(StoreError)
