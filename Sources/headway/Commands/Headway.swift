@@ -14,7 +14,7 @@ struct Headway: AsyncParsableCommand {
         subcommands: [
             DevCommand.self, GatewayCommand.self, WorkerCommand.self, SubmitCommand.self, WatchCommand.self, CancelCommand.self,
             ShowCommand.self, WhyCommand.self, LogsCommand.self, RetryCommand.self, QueuesCommand.self, WorkersCommand.self,
-            HealthCommand.self, BenchCommand.self, ReplayCommand.self, ConfigCommand.self,
+            HealthCommand.self, BenchCommand.self, StatsCommand.self, TraceCommand.self, ReplayCommand.self, ConfigCommand.self,
         ]
     )
 
