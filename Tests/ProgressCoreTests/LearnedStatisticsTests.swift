@@ -106,6 +106,7 @@ import Testing
                 let index = Int.random(in: texts.indices, using: &random)
                 guard texts[index].name != "v" else { continue }
                 var words = texts[index].text.split(separator: " ").map(String.init)
+                guard !words.isEmpty else { continue }
                 let word = Int.random(in: words.indices, using: &random)
                 words[word] = random.pick(["nan", "inf", "-1e8", "1e8", "", "x", "0", "-0.5", "1e-300", "99999999999999999999"])
                 texts[index].text = words.joined(separator: " ")
