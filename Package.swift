@@ -114,7 +114,7 @@ let package = Package(
         test(
             "headway",
             [
-                "ProgressCore", nio("NIOCore"), nio("NIOPosix"), nio("NIOHTTP1"), logging, "TestSupport",
+                "ProgressCore", "JobStore", nio("NIOCore"), nio("NIOPosix"), nio("NIOHTTP1"), logging, "TestSupport",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]
         ),

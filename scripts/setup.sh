@@ -21,11 +21,11 @@ if ! command -v swift >/dev/null; then
     exit 1
 fi
 
-requirements=examples/relief/requirements.txt
+requirements=(examples/relief/requirements.txt Tests/programs/requirements.txt)
 stamp=.venv/.installed
-if ! cmp -s "$requirements" "$stamp"; then
+if ! cat "${requirements[@]}" | cmp -s - "$stamp"; then
     echo "setup: making the Python environment .venv"
     python3 -m venv .venv
-    .venv/bin/pip install --quiet --disable-pip-version-check -r "$requirements"
-    cp "$requirements" "$stamp"
+    .venv/bin/pip install --quiet --disable-pip-version-check "${requirements[@]/#/-r}"
+    cat "${requirements[@]}" >"$stamp"
 fi

@@ -89,6 +89,8 @@ public struct GatewayLimits: Sendable {
     /// Jobs one owner opens for producers: they wait in no queue whose depth would bound them.
     public var opensPerSecond = 50.0
     public var opensBurst = 200.0
+    /// How long a producer may ask to be let alone between two reports: a dead one is noticed that much later.
+    public var leaseMs = 1000...600_000
     /// Producers whose rate is remembered, about 32 bytes each; of more than so many, the longest silent are forgotten.
     public var reportersRemembered = 50_000
 

@@ -19,6 +19,33 @@ public enum JSONText {
         return out + "\""
     }
 
+    /// The objects of a JSON array of flat objects that we wrote.
+    static func objects(in json: String) -> [String] {
+        var found: [String] = []
+        var current = ""
+        var isQuoted = false
+        var isEscaped = false
+        for scalar in json.unicodeScalars {
+            if isQuoted {
+                isQuoted = isEscaped || scalar != "\""
+                isEscaped = !isEscaped && scalar == "\\"
+            } else if scalar == "\"" {
+                isQuoted = true
+            } else if scalar == "{" {
+                current = ""
+            }
+            current.unicodeScalars.append(scalar)
+            if !isQuoted, scalar == "}" { found.append(current) }
+        }
+        return found
+    }
+
+    /// The whole number value of `name` in a flat JSON object that we wrote.
+    static func integer(_ name: String, in json: String) -> Int? {
+        guard let start = json.range(of: "\"\(name)\":")?.upperBound else { return nil }
+        return Int(json[start...].prefix { $0.isNumber || $0 == "-" })
+    }
+
     /// The text of a member of a JSON object, at its top level; nil when it has none of this name. The object is one that was
     /// validated before: what is malformed gives nil or a piece of it, never more than was there.
     static func member(_ name: String, of json: String) -> String? {

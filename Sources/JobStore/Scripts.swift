@@ -20,11 +20,13 @@ enum Scripts {
     static let settings = script("settings", PackageResources.settings_lua)
     static let purge = script("purge", PackageResources.purge_lua)
     static let audit = script("audit", PackageResources.audit_lua)
+    static let register = script("register", PackageResources.register_lua)
+    static let dismiss = script("dismiss", PackageResources.dismiss_lua)
     static let learn = script("learn", PackageResources.learn_lua)
 
     static let all = [
         submit, claim, heartbeat, advance, log, preview, finish, fail, release, cancel, reap, open, report, retire, settings, purge, audit,
-        learn,
+        learn, register, dismiss,
     ]
 
     private static func script(_ name: String, _ bytes: [UInt8]) -> RedisScript {

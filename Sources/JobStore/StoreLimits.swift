@@ -30,6 +30,9 @@ public enum StoreLimits {
     public static let children = 1000
     /// Labels of a worker.
     public static let labels = 8
+    /// Longest that a worker blocks for work before it looks again. `claim.lua` counts on it: a worker with labels is taken for
+    /// idle a little longer than this.
+    public static let longestBlockMs = 25_000
     /// Attempts a submit may ask for.
     public static let maximumAttempts = 100
     /// Longest delay, run time, waiting time and retention a submit may ask for: 30 days.

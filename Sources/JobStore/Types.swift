@@ -11,6 +11,8 @@ public struct StoreSettings: Sendable {
     public var useShardedPublish = false
     /// Two runs of `reap` on one queue are at least this far apart, whoever runs them.
     public var reapInterval: Duration = .milliseconds(500)
+    /// A worker writes its record at least so often; the record lives for three times this.
+    public var registration: Duration = .seconds(20)
     /// 64 random bits, for the jitter of retries and the epoch of fences; tests give their own.
     public var random: @Sendable () -> UInt64 = { UInt64.random(in: 0...UInt64.max) }
     public init() {}
@@ -272,42 +274,5 @@ public struct QueueStatus: Sendable, Hashable {
         self.running = running
         self.dead = dead
         self.isPaused = isPaused
-    }
-}
-
-public struct WorkerRecord: Sendable, Hashable {
-    public var id: String
-    public var host: String
-    public var pid: Int
-    public var version: String
-    public var queues: [String]
-    public var pipeline: String
-    public var concurrency: Int
-    /// ids of the jobs it runs
-    public var jobs: [String]
-    public var isDraining: Bool
-    public var startedAtMs: Int
-    public init(
-        id: String,
-        host: String,
-        pid: Int,
-        version: String,
-        queues: [String],
-        pipeline: String,
-        concurrency: Int,
-        jobs: [String] = [],
-        isDraining: Bool = false,
-        startedAtMs: Int
-    ) {
-        self.id = id
-        self.host = host
-        self.pid = pid
-        self.version = version
-        self.queues = queues
-        self.pipeline = pipeline
-        self.concurrency = concurrency
-        self.jobs = jobs
-        self.isDraining = isDraining
-        self.startedAtMs = startedAtMs
     }
 }

@@ -7,6 +7,19 @@ public enum ProgressLimits {
     public static let pipelineNameBytes = 64
     /// Stages of one pipeline, written by its author or learned from a job; the work per update is linear in it.
     public static let stages = 64
+    /// Titles of progress bars that mean one stage.
+    public static let stageBars = 16
+    public static let barTitleBytes = 200
+    /// Patterns of one pipeline, each tried on every line of output.
+    public static let patterns = 32
+    public static let patternBytes = 500
+    /// Nested groups, steps of a compiled pattern, and the highest bound of a repetition: matching takes time and memory in
+    /// proportion to the steps times the bytes of a line.
+    public static let patternDepth = 20
+    public static let patternInstructions = 1000
+    public static let patternRepeats = 100
+    /// What patterns see of a line.
+    public static let patternLineBytes = 1000
     /// Steps of one stage: far above any real loop, far below 2^53 (JSON and Lua numbers are doubles).
     public static let steps = 1_000_000_000
     /// Outputs of one job.

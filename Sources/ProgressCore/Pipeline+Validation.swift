@@ -6,13 +6,25 @@ public struct PipelineError: Error, Sendable, Hashable, CustomStringConvertible 
         case unknownPhase, illegalPhase, phaseBackwards
         case weightNotPositive, weightMissing, weightSum
         case expectedNotPositive
+        case tooManyBars, badBar
+        case tooManyPatterns, badPattern
     }
     public let code: Code
     /// The pipeline as its author named it.
     public let pipeline: String
     /// The stage that is wrong, when it is one.
     public let stage: String?
+    /// The pattern that is wrong, by its place in the list from 0, when it is one.
+    public let pattern: Int?
     public let message: String
+
+    init(code: Code, pipeline: String, stage: String? = nil, pattern: Int? = nil, message: String) {
+        self.code = code
+        self.pipeline = pipeline
+        self.stage = stage
+        self.pattern = pattern
+        self.message = message
+    }
 
     public var description: String {
         "pipeline '\(pipeline)'" + (stage.map { ", stage '\($0)'" } ?? "") + ": \(message)"
@@ -28,12 +40,27 @@ extension Pipeline {
         /// Share of the whole, 0…1; given for all stages or for none.
         public var weight: Double?
         public var expectedMs: Int?
+        public var bars: [Bar]
 
-        public init(name: String, phase: String, weight: Double? = nil, expectedMs: Int? = nil) {
+        public init(name: String, phase: String, weight: Double? = nil, expectedMs: Int? = nil, bars: [Bar] = []) {
             self.name = name
             self.phase = phase
             self.weight = weight
             self.expectedMs = expectedMs
+            self.bars = bars
+        }
+    }
+
+    /// A pattern as an author writes it.
+    public struct PatternDraft: Sendable, Hashable {
+        /// A `LinePattern` with groups named as in `ProgressPattern.groups`.
+        public var match: String
+        /// The stage that a match means.
+        public var stage: String?
+
+        public init(match: String, stage: String? = nil) {
+            self.match = match
+            self.stage = stage
         }
     }
 
@@ -46,7 +73,7 @@ extension Pipeline {
     /// stage has one, and are equal otherwise.
     ///
     /// - Throws: `PipelineError` with the first thing to change.
-    public init(validating name: String, stages drafts: [Draft]) throws(PipelineError) {
+    public init(validating name: String, stages drafts: [Draft], patterns: [PatternDraft] = []) throws(PipelineError) {
         func refuse(_ code: PipelineError.Code, _ message: String, stage: String? = nil) -> PipelineError {
             PipelineError(code: code, pipeline: name, stage: stage, message: message)
         }
@@ -76,6 +103,7 @@ extension Pipeline {
             if let expected = draft.expectedMs, !(1...ProgressLimits.durationMs).contains(expected) {
                 throw refuse(.expectedNotPositive, "expected_ms is \(expected); give 1…\(ProgressLimits.durationMs)", stage: draft.name)
             }
+            if let (code, message) = Self.problem(ofBars: draft.bars) { throw refuse(code, message, stage: draft.name) }
             phases.append(phase)
         }
         let weights = try Self.weights(of: drafts, pipeline: name)
@@ -86,10 +114,68 @@ extension Pipeline {
                     name: drafts[index].name,
                     phase: phases[index],
                     weight: weights[index],
-                    expectedMs: drafts[index].expectedMs
+                    expectedMs: drafts[index].expectedMs,
+                    bars: drafts[index].bars
+                )
+            },
+            patterns: try Self.patterns(patterns, pipeline: name)
+        )
+    }
+
+    private static func problem(ofBars bars: [Bar]) -> (PipelineError.Code, String)? {
+        guard bars.count <= ProgressLimits.stageBars else {
+            return (.tooManyBars, "has \(bars.count) bars; at most \(ProgressLimits.stageBars) are allowed")
+        }
+        for bar in bars {
+            guard bar.title.utf8.count <= ProgressLimits.barTitleBytes else {
+                return (.badBar, "the title of a bar is longer than \(ProgressLimits.barTitleBytes) bytes")
+            }
+            guard bar.from >= 0, bar.from < bar.to, bar.to <= 100 else {
+                return (.badBar, "the bar '\(bar.title)' goes from \(bar.from) to \(bar.to); give 0 ≤ from < to ≤ 100")
+            }
+        }
+        return nil
+    }
+
+    private static func patterns(_ drafts: [PatternDraft], pipeline: String) throws(PipelineError) -> [ProgressPattern] {
+        guard drafts.count <= ProgressLimits.patterns else {
+            throw PipelineError(
+                code: .tooManyPatterns,
+                pipeline: pipeline,
+                message: "has \(drafts.count) progress patterns; at most \(ProgressLimits.patterns) are allowed"
+            )
+        }
+        var patterns: [ProgressPattern] = []
+        for (index, draft) in drafts.enumerated() {
+            func refuse(_ message: String) -> PipelineError {
+                PipelineError(
+                    code: .badPattern,
+                    pipeline: pipeline,
+                    pattern: index,
+                    message: "progress pattern '\(draft.match)' \(message)"
                 )
             }
-        )
+            let match: LinePattern
+            do {
+                match = try LinePattern(draft.match)
+            } catch {
+                throw refuse(error.description)
+            }
+            if let name = match.groups.first(where: { !ProgressPattern.groups.contains($0) }) {
+                throw refuse("has a group '\(name)'; allowed are \(ProgressPattern.groups.joined(separator: ", "))")
+            }
+            if let stage = draft.stage {
+                let limit = ProgressLimits.stageNameBytes
+                if let (_, message) = problem(ofName: stage, limit: limit, isAllowed: StageName.isAllowed) {
+                    throw refuse("means the stage '\(stage)', whose name \(message)")
+                }
+                if match.groups.contains("stage") { throw refuse("has a group 'stage' and a fixed stage; one of them is enough") }
+            } else if match.groups.isEmpty {
+                throw refuse("says nothing: give it a group such as (?<percent>\\d+), or a stage")
+            }
+            patterns.append(ProgressPattern(match: match, stage: draft.stage))
+        }
+        return patterns
     }
 
     private static let workPhases = "ANALYZING, GENERATING or POST_PROCESSING"

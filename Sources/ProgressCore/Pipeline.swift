@@ -63,11 +63,14 @@ public struct Pipeline: Sendable, Hashable {
     public let name: String
     /// In order of work; empty for a pipeline that learns its stages from the job.
     public let stages: [Stage]
+    /// Lines of output that tell progress; the first that matches a line counts.
+    public let patterns: [ProgressPattern]
 
-    /// Takes values that are known to be right; what an author wrote goes through `init(validating:stages:)`.
-    public init(name: String, stages: [Stage]) {
+    /// Takes values that are known to be right; what an author wrote goes through `init(validating:stages:patterns:)`.
+    public init(name: String, stages: [Stage], patterns: [ProgressPattern] = []) {
         self.name = name
         self.stages = stages
+        self.patterns = patterns
     }
 
     /// The phase of a job from the moment a worker has it: that of the first stage.

@@ -15,6 +15,10 @@ public enum WorkerLimits {
     public static let readBytes = 64 * 1024
     /// Progress bars on the screen at once; tqdm itself draws twenty.
     public static let bars = 20
+    /// Lines per second that are held against a pipeline's patterns, and at once after a silence; more go by unread, so that a flood
+    /// of output does not slow its generator down.
+    public static let patternLinesPerSecond = 2000
+    public static let patternLinesBurst = 5000
     /// The last state of a bar in the log.
     public static let barLogBytes = 200
     /// Nesting of JSON values.
@@ -48,18 +52,47 @@ public enum WorkerLimits {
     static let endRetry: Duration = .seconds(600)
     /// How long a claim with one nonce is repeated; Redis remembers a nonce for two minutes.
     static let claimRetry: Duration = .seconds(100)
-    /// Longest wait for work, so that a lost wake-up costs no more.
+    /// For a bell that is always rung: a slot that became free.
     static let longestWait: Duration = .seconds(10)
+    /// Shortest block for work.
+    static let shortestWait: Duration = .milliseconds(10)
+    /// The same when something is overdue, which should never be so for long.
+    static let shortestOverdueWait: Duration = .milliseconds(50)
+    /// Part of the longest block that chance takes off.
+    static let blockJitter = 0.04
     /// Back-off while Redis does not answer.
     static let retryDelayMs = 100...5000
-    /// Back-off of a slot whose jobs fail at once, one after another.
+    /// Pause of a worker whose jobs fail at once, one after another, or whose command cannot be started.
     static let crashLoopDelayMs = 500...30_000
-    /// A job that failed within this time counts as failed at once.
-    static let instantFailureMs = 2000
-    /// Failures at once, in a row, before the slot slows down.
+    /// A job that failed within this time counts as failed at once: loading a large library takes seconds.
+    static let instantFailureMs = 5000
+    /// Failures at once, in a row, before the worker slows down.
     static let instantFailures = 3
-    /// Between two runs of `reap`.
-    static let reapInterval: Duration = .seconds(10)
+    /// Between two runs of `reap` on all queues by a worker that claims nothing because all its slots are taken.
+    static let busyReapInterval: Duration = .seconds(10)
+    /// Between two runs of `reap` by one that claims, one queue at a time.
+    static let idleReapInterval: Duration = .seconds(60)
+    /// Silence after which the subscription for hints is probed. A hint that is lost costs a heartbeat, so it may be long.
+    static let hintProbe: Duration = .seconds(60)
+    /// Shortest time between two writes of a worker's record: jobs that come and go are joined.
+    static let registrationGap: Duration = .seconds(1)
+    /// Before the record is tried again when Redis did not take it.
+    static let registrationRetry: Duration = .seconds(5)
+    /// Bytes of the reason that a worker shows for its pause.
+    static let reasonBytes = 200
+
+    // MARK: The machine
+
+    /// How long `nvidia-smi` may take: without persistence mode the driver starts first.
+    static let gpuQueryTime: Duration = .seconds(15)
+    /// Between two looks at the GPUs' memory.
+    static let gpuRefresh: Duration = .seconds(300)
+    /// What it may print.
+    static let gpuQueryBytes = 64 * 1024
+    /// GPUs shown per worker.
+    static let gpus = 32
+    /// Bytes of a GPU's name.
+    static let gpuNameBytes = 100
 
     // MARK: Files
 

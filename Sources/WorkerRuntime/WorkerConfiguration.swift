@@ -32,6 +32,12 @@ public struct WorkerConfiguration: Sendable {
     /// Shown with the worker.
     public var host: String
     public var version: String
+    /// What the backend is called, for people.
+    public var backend: String = "command"
+    /// Path of `nvidia-smi`; nil: the worker knows of no GPU.
+    public var gpuTool: String?
+    /// The value of `CUDA_VISIBLE_DEVICES`: which of the GPUs it shows; nil: all.
+    public var visibleGPUs: String?
     /// Time, names and chance.
     public var environment: WorkerEnvironment
 
@@ -72,10 +78,8 @@ public struct WorkerConfiguration: Sendable {
 
 /// Where a worker gets time, names and chance from, so that tests can give their own.
 public struct WorkerEnvironment: Sendable {
-    /// A clock for durations, in milliseconds.
+    /// A clock for durations, in milliseconds. A worker asks for no time of day: that is Redis's, whatever the machine's clock says.
     public var nowMs: @Sendable () -> Int
-    /// The time of day, in milliseconds since 1970.
-    public var unixMs: @Sendable () -> Int
     /// A name for one attempt to claim, never the same twice.
     public var makeNonce: @Sendable () -> String
     /// 0..<1, for jitter.
@@ -83,23 +87,15 @@ public struct WorkerEnvironment: Sendable {
 
     public init(
         nowMs: @escaping @Sendable () -> Int = { WorkerEnvironment.steadyClockMs() },
-        unixMs: @escaping @Sendable () -> Int = { WorkerEnvironment.wallClockMs() },
         makeNonce: @escaping @Sendable () -> String = { WorkerEnvironment.randomNonce() },
         random: @escaping @Sendable () -> Double = { Double.random(in: 0..<1) }
     ) {
         self.nowMs = nowMs
-        self.unixMs = unixMs
         self.makeNonce = makeNonce
         self.random = random
     }
 
     public static func steadyClockMs() -> Int { monotonicMs() }
-
-    public static func wallClockMs() -> Int {
-        var time = timespec()
-        clock_gettime(CLOCK_REALTIME, &time)
-        return Int(time.tv_sec) * 1000 + Int(time.tv_nsec) / 1_000_000
-    }
 
     /// 128 random bits.
     public static func randomNonce() -> String {
@@ -118,6 +114,8 @@ public struct WorkerError: Error, Sendable, Hashable, CustomStringConvertible {
     public enum Code: String, Sendable {
         case invalidConfiguration
         case workDirectory
+        /// The backend could not start a job: the command is not there, say.
+        case backend
     }
     public let code: Code
     public let message: String

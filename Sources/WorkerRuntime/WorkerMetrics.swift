@@ -10,6 +10,8 @@ struct WorkerMetrics: Sendable {
     let storeErrors: Counter
     let logLinesDropped: Counter
     let transferredBytes: Counter
+    let slowed: Gauge
+    let slowdowns: Counter
     private let ends: [JobEnd: Counter]
 
     init(_ registry: MetricsRegistry) {
@@ -26,6 +28,11 @@ struct WorkerMetrics: Sendable {
         transferredBytes = registry.counter(
             "headway_worker_transferred_bytes_total",
             help: "Bytes of inputs fetched and outputs delivered."
+        )
+        slowed = registry.gauge("headway_worker_slowed", help: "1 while it takes no jobs because the last ones failed at once.")
+        slowdowns = registry.counter(
+            "headway_worker_slowdowns_total",
+            help: "Pauses because jobs failed at once or the command could not be started."
         )
         var ends: [JobEnd: Counter] = [:]
         for end in JobEnd.allCases {

@@ -24,9 +24,8 @@ protocol WorkerStore: Sendable {
     func learn(_ record: LearningRecord, pipeline: String, lease: Lease) async throws(StoreError) -> LearnOutcome
     func setTrace(_ job: JobID, json: String) async throws(StoreError)
     func reap(queue: String) async throws(StoreError) -> ReapReport
-    func registerQueues(_ names: [String]) async throws(StoreError)
-    func registerWorker(_ record: WorkerRecord) async throws(StoreError)
-    func removeWorker(_ id: String) async throws(StoreError)
+    func registerWorker(_ record: WorkerRecord) async throws(StoreError) -> WorkerOrders
+    func removeWorker(_ id: String, instance: String) async throws(StoreError)
 }
 
 extension JobStore: WorkerStore {}

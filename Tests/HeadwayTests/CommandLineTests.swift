@@ -1,4 +1,5 @@
 import Glibc
+import JobStore
 import TestSupport
 import Testing
 
@@ -53,6 +54,7 @@ import Testing
         (["submit", "--queue", "q", "--output", "x"], "headway: --output needs --watch"),
         (["retry", "J", "--params", "[1]"], "headway: --params: not a JSON object"),
         (["why"], "headway: Missing expected argument"),
+        (["scripts", "nope"], "headway: there is no script 'nope'; there are: advance, audit, cancel"),
     ])
     func mistakesEndWithTwoAndOneLine(_ arguments: [String], _ expected: String) async throws {
         let outcome = try await run(arguments)
@@ -86,6 +88,17 @@ import Testing
         let version = try await run(["--version"])
         #expect(version.exit == .status(0) && version.output == "\(Version.text)\n")
         #expect(try await run(["config"]).exit == .status(0))
+    }
+
+    @Test func scriptsArePrintedAsRedisTakesThem() async throws {
+        let list = try await run(["scripts"])
+        #expect(list.exit == .status(0))
+        for script in JobStore.scripts {
+            #expect(list.output.contains("\n\(script.name) ") && list.output.contains(script.sha1), "\(script.name)")
+            #expect(!script.summary.isEmpty && list.output.contains(script.summary), "\(script.name)")
+        }
+        let report = try await run(["scripts", "report"])
+        #expect(report.exit == .status(0) && report.output == JobStore.scripts.first { $0.name == "report" }?.source)
     }
 
     @Test func watchEndsAsItsJobs() async throws {

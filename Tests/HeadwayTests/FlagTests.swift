@@ -8,7 +8,7 @@ struct FlagTests {
     private static func flags() -> Set<String> {
         var flags: Set<String> = []
         // A measurement is a call of its own, not part of how a service is set up.
-        for command in Headway.configuration.subcommands where command != BenchCommand.self {
+        for command in Headway.configuration.subcommands where command != BenchCommand.self && command != ReplayCommand.self {
             for word in command.helpMessage(columns: 10_000).split(whereSeparator: { " ,:[]<>()\n".contains($0) }) {
                 if word.hasPrefix("--"), word.count > 2 { flags.insert(String(word)) }
             }

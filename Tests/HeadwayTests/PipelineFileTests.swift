@@ -6,7 +6,7 @@ import Testing
 struct PipelineFileTests {
     @Test func theBuiltInPipelinesAreThoseOfTheDesign() throws {
         let pipelines = try PipelineFile.pipelines()
-        #expect(pipelines.map(\.name) == ["hunyuan3d", "comic", "relief", "generic"])
+        #expect(pipelines.map(\.name) == ["hunyuan3d", "diffusers", "comic", "relief", "generic"])
         let first = try #require(pipelines.first)
         #expect(
             first.stages.map(\.name) == ["image_loading", "image_preprocessing", "shape_generation", "texture_synthesis", "mesh_export"]
@@ -14,9 +14,9 @@ struct PipelineFileTests {
         #expect(first.stages.map { ($0.weight * 100).rounded() } == [1, 4, 70, 20, 5])
         #expect(first.stages.map(\.expectedMs) == [500, 2000, 60_000, 15_000, 3000])
         #expect(first.stages.map(\.phase) == [.analyzing, .analyzing, .generating, .generating, .postProcessing])
-        #expect(pipelines[1].stages.map(\.phase) == [.analyzing, .analyzing, .generating, .postProcessing])
-        #expect(pipelines[2].stages.map(\.name) == first.stages.map(\.name))
-        #expect(pipelines[3].stages.isEmpty)
+        #expect(pipelines[2].stages.map(\.phase) == [.analyzing, .analyzing, .generating, .postProcessing])
+        #expect(pipelines[3].stages.map(\.name) == first.stages.map(\.name))
+        #expect(pipelines[4].stages.isEmpty)
     }
 
     @Test func aFileAddsAndReplaces() throws {
@@ -34,21 +34,21 @@ struct PipelineFileTests {
                     expected_ms: 100
             """
         let pipelines = try PipelineFile.pipelines(addingFrom: "p.yaml", yaml: yaml)
-        #expect(pipelines.map(\.name) == ["hunyuan3d", "comic", "relief", "generic", "mine"])
-        #expect(pipelines[1].stages.count == 1)
-        #expect(pipelines[4].stages[1].expectedMs == 100)
+        #expect(pipelines.map(\.name) == ["hunyuan3d", "diffusers", "comic", "relief", "generic", "mine"])
+        #expect(pipelines[2].stages.count == 1)
+        #expect(pipelines[5].stages[1].expectedMs == 100)
     }
 
     @Test(arguments: [
         ("", "p.yaml: empty"),
         ("stages: []", "p.yaml:1: the file: unknown key stages; allowed: pipelines"),
         ("pipelines: []", "p.yaml:1: pipelines must be a mapping"),
-        ("pipelines:\n  a: 1", "p.yaml:2: a must be a mapping with the keys stages"),
+        ("pipelines:\n  a: 1", "p.yaml:2: a must be a mapping with the keys stages, progress"),
         ("pipelines:\n  a: {}", "p.yaml:2: a: the key stages is missing"),
         ("pipelines:\n  a:\n    stages: 5", "stages must be a list"),
         (
             "pipelines:\n  a:\n    stages:\n      - 5",
-            "p.yaml:4: a stage of a must be a mapping with the keys name, phase, weight, expected_ms"
+            "p.yaml:4: a stage of a must be a mapping with the keys name, phase, weight, expected_ms, bars"
         ),
         ("pipelines:\n  a:\n    stages:\n      - { name: x, phase: GENERATING, wieght: 1 }", "p.yaml:4: a stage of a: unknown key wieght"),
         ("pipelines:\n  a:\n    stages:\n      - { phase: GENERATING, weight: 1 }", "p.yaml:4: a stage of a: the key name is missing"),
@@ -69,6 +69,60 @@ struct PipelineFileTests {
         } catch {
             #expect(error.message.contains(expected), "\(error.message)")
             #expect(error.message.hasPrefix("p.yaml") && !error.message.contains("\n"))
+        }
+    }
+
+    @Test func barsAndPatternsAreRead() throws {
+        let yaml = """
+            pipelines:
+              a:
+                stages:
+                  - { name: x, phase: GENERATING, bars: [Sampling, "", { title: "Decoding*", from: 60, to: 80.5 }] }
+                progress:
+                  - match: 'Epoch (?<step>\\d+)/(?<steps>\\d+)'
+                    stage: x
+                  - { match: "(?<percent>[0-9.]+)%" }
+            """
+        let pipeline = try #require(try PipelineFile(path: "p.yaml").parse(yaml).first)
+        #expect(
+            pipeline.stages[0].bars == [
+                .init(title: "Sampling"), .init(title: ""), .init(title: "Decoding*", from: 60, to: 80.5),
+            ]
+        )
+        #expect(pipeline.patterns.map(\.match.text) == ["Epoch (?<step>\\d+)/(?<steps>\\d+)", "(?<percent>[0-9.]+)%"])
+        #expect(pipeline.patterns.map(\.stage) == ["x", nil])
+    }
+
+    @Test(arguments: [
+        ("bars: 5", "", "p.yaml:4: a.x: bars must be a list of titles"),
+        ("bars: [{ from: 5 }]", "", "p.yaml:4: a bar of a.x: the key title is missing"),
+        ("bars: [{ title: b, from: 50, to: 5 }]", "", "p.yaml:4: pipeline 'a', stage 'x': the bar 'b' goes from 50.0 to 5.0"),
+        ("bars: [{ title: b, to: many }]", "", "p.yaml:4: a.x: to of a bar must be a number"),
+        ("weight: 1", "progress: 5", "p.yaml:5: a.progress must be a list"),
+        ("weight: 1", "progress: [{ stage: b }]", "p.yaml:5: a progress pattern of a: the key match is missing"),
+        (
+            "weight: 1", "progress: [{ match: '(a' }]",
+            "p.yaml:5: pipeline 'a': progress pattern '(a' at character 1: the group is not closed"
+        ),
+        ("weight: 1", "progress: [{ match: '(?<speed>a)' }]", "has a group 'speed'; allowed are step, steps, percent"),
+        ("weight: 1", "progress: [{ match: abc }]", "says nothing"),
+        ("weight: 1", "progress: [{ match: '(?<stage>a)', stage: b }]", "one of them is enough"),
+        ("weight: 1", "progress: [{ match: a, stage: 'é' }]", "whose name holds a character that is not allowed"),
+    ])
+    func badBarsAndPatternsAreRefused(_ stage: String, _ progress: String, _ expected: String) {
+        let yaml = "pipelines:\n  a:\n    stages:\n      - { name: x, phase: GENERATING, \(stage) }\n    \(progress)"
+        do {
+            _ = try PipelineFile(path: "p.yaml").parse(yaml)
+            Issue.record("accepted: \(yaml)")
+        } catch {
+            #expect(error.message.contains(expected), "\(error.message)")
+        }
+    }
+
+    @Test func tooManyPatternsAreRefused() {
+        let list = String(repeating: "      - { match: a, stage: b }\n", count: 33)
+        #expect(throws: CommandError.self) {
+            try PipelineFile(path: "p.yaml").parse("pipelines:\n  a:\n    stages: []\n    progress:\n\(list)")
         }
     }
 

@@ -32,7 +32,8 @@ struct StoreFixture: Sendable {
         let running = Task { try await redis.run() }  // ended below: a client lives as long as its test
         do {
             let store = JobStore(redis: redis, keys: Keys(), settings: settings)
-            _ = try await store.prepare()
+            // On a machine that is busy the client's task may begin late.
+            try await eventually(within: .seconds(60), "the store is ready") { (try? await store.prepare()) != nil }
             try await body(StoreFixture(server: server, redis: redis, store: store))
         } catch {
             running.cancel()

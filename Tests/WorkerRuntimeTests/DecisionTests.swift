@@ -22,6 +22,12 @@ import Testing
         #expect(EndAction.decide(.failed(Self.failure), stop: .shutdown, limits: Self.limits) == .fail(Self.failure))
         #expect(EndAction.decide(.stopped, stop: .shutdown, limits: Self.limits) == .release)
         #expect(EndAction.decide(.stopped, stop: nil, limits: Self.limits) == .release)
+        // What never began costs no attempt, but a cancel is a cancel, and a limit a limit.
+        let unstarted = BackendError.generatorNotFound("x", "it is not in PATH")
+        #expect(EndAction.decide(.failed(unstarted), stop: nil, limits: Self.limits) == .release)
+        #expect(EndAction.decide(.failed(unstarted), stop: .shutdown, limits: Self.limits) == .release)
+        #expect(EndAction.decide(.failed(unstarted), stop: .cancelled, limits: Self.limits) == .acknowledgeCancel)
+        #expect(EndAction.decide(.failed(.system("no thread", errno: 11)), stop: nil, limits: Self.limits) == .release)
         guard case .fail(let error) = EndAction.decide(.stopped, stop: .timeout, limits: Self.limits) else {
             Issue.record("a job over its time does not fail")
             return
@@ -66,21 +72,6 @@ import Testing
             backoff.reset()
             #expect(backoff.next(random: 0.999) <= .milliseconds(101))
         }
-    }
-
-    @Test func aCrashLoopIsSlowedDownAndForgiven() {
-        var loop = CrashLoopGuard()
-        #expect((0..<2).allSatisfy { _ in loop.note(failedAfterMs: 10, random: 0.5) == .zero })
-        var last = Duration.zero
-        for _ in 0..<30 {
-            let delay = loop.note(failedAfterMs: 10, random: 0.5)
-            #expect(delay >= last && delay <= .seconds(30))
-            last = delay
-        }
-        #expect(last > .seconds(15))
-        #expect(loop.note(failedAfterMs: nil, random: 0.5) == .zero)
-        #expect(loop.note(failedAfterMs: 10, random: 0.5) == .zero)
-        #expect((0..<50).allSatisfy { _ in loop.note(failedAfterMs: 60_000, random: 0.5) == .zero })
     }
 
     @Test func inputsAreReadAndChecked() throws {

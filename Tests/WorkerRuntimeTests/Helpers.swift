@@ -30,10 +30,12 @@ func runScript(
     grace: Duration = .seconds(5),
     params: String = "{}",
     usesTerminal: Bool = false,
+    adding variables: [String: String] = [:],
     log: EventLog = EventLog()
 ) async throws -> BackendResult {
-    try await withTemporaryDirectory { path in
-        try await SubprocessBackend(command: program + [script], grace: grace, usesTerminal: usesTerminal)
+    let environment = SubprocessBackend.processEnvironment().merging(variables) { _, added in added }
+    return try await withTemporaryDirectory { path in
+        try await SubprocessBackend(command: program + [script], grace: grace, usesTerminal: usesTerminal, environment: environment)
             .run(
                 job: BackendJob(
                     id: JobID("job-1")!,
@@ -57,6 +59,25 @@ func failure(of script: String, by program: [String] = ["sh", "-c"], log: EventL
         return error
     }
 }
+
+/// Makes an empty file.
+func touch(_ path: String) throws {
+    let number = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0o644)
+    guard number >= 0 else { throw TestSupportError(.system, "\(path): errno \(errno)") }
+    close(number)
+}
+
+/// Writes a file that may be run.
+func writeFile(_ path: String, _ text: String) throws {
+    // There at once and whole: whoever looks for it may run it.
+    let draft = path + ".draft"
+    guard let file = fopen(draft, "we") else { throw TestSupportError(.system, "\(draft): errno \(errno)") }
+    fputs(text, file)
+    fclose(file)
+    guard chmod(draft, 0o755) == 0, rename(draft, path) == 0 else { throw TestSupportError(.system, "\(path): errno \(errno)") }
+}
+
+func unlinkFile(_ path: String) -> Bool { unlink(path) == 0 }
 
 func openDescriptors() -> Int {
     guard let directory = opendir("/proc/self/fd") else { return -1 }

@@ -39,10 +39,10 @@ import Testing
             print(json.dumps({"result": job}), file=progress)
             """
         let params = #"{"text":"\#(String(repeating: "x", count: 200_000))"}"#
-        setenv("HEADWAY_REDIS", "redis://:secret@host", 1)
-        defer { unsetenv("HEADWAY_REDIS") }
         let log = EventLog()
-        var result = try await runScript(script, by: ["python3", "-c"], params: #"{"a":1}"#, log: log)
+        // Given, not set: the environment of this process is also that of every other test's children.
+        let secret = ["HEADWAY_REDIS": "redis://:secret@host"]
+        var result = try await runScript(script, by: ["python3", "-c"], params: #"{"a":1}"#, adding: secret, log: log)
         let text = try #require(result.resultJSON)
         for part in [
             #""job": "job-1""#, #""attempt": 2"#, #""params": {"a": 1}"#, #""HEADWAY_JOB_ID": "job-1""#, #""HEADWAY_PROGRESS_FD": "3""#,
@@ -146,11 +146,14 @@ import Testing
     @Test func aHundredMegabytesOfStderrCostNoMemory() async throws {
         let log = EventLog()
         let before = residentKilobytes()
+        let start = ContinuousClock.now
         let script =
             "head -c 50000000 /dev/zero | tr '\\0' 'x' >&2; yes 'a line of usual length, with some words in it' | head -c 50000000 >&2"
         _ = try await runScript(script, log: log)
         #expect(residentKilobytes() - before < 30_000)
-        #expect(log.lines.count <= 400)
+        // However long it takes here.
+        let seconds = Int((ContinuousClock.now - start).components.seconds) + 1
+        #expect(log.lines.count <= WorkerLimits.logLinesBurst + WorkerLimits.logLinesPerSecond * seconds + 10)
         #expect(log.lines.allSatisfy { $0.utf8.count <= 2048 })
         #expect(log.dropped > 900_000)
     }
@@ -233,7 +236,7 @@ import Testing
             try await group.waitForAll()
         }
         _ = try await failure(of: "x", by: ["no-such-generator"])
-        #expect(openDescriptors() <= before)
-        #expect(zombies() == 0)
+        // Other tests of this process have descriptors and children too, for a moment.
+        try await eventually(within: .seconds(60), "nothing is left") { openDescriptors() <= before && zombies() == 0 }
     }
 }

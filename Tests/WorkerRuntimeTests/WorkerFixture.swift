@@ -105,14 +105,11 @@ final class FlakyStore: WorkerStore {
     func reap(queue: String) async throws(StoreError) -> ReapReport {
         try await through("reap") { () throws(StoreError) in try await store.reap(queue: queue) }
     }
-    func registerQueues(_ names: [String]) async throws(StoreError) {
-        try await through("queues") { () throws(StoreError) in try await store.registerQueues(names) }
-    }
-    func registerWorker(_ record: WorkerRecord) async throws(StoreError) {
+    func registerWorker(_ record: WorkerRecord) async throws(StoreError) -> WorkerOrders {
         try await through("register") { () throws(StoreError) in try await store.registerWorker(record) }
     }
-    func removeWorker(_ id: String) async throws(StoreError) {
-        try await through("remove") { () throws(StoreError) in try await store.removeWorker(id) }
+    func removeWorker(_ id: String, instance: String) async throws(StoreError) {
+        try await through("remove") { () throws(StoreError) in try await store.removeWorker(id, instance: instance) }
     }
 }
 
@@ -190,7 +187,7 @@ struct WorkerFixture: Sendable {
                     tasks.cancelAll()
                     throw error
                 }
-                worker.drain()
+                worker.enter(.stopping)
                 try await running.value
                 tasks.cancelAll()
             }

@@ -36,11 +36,14 @@ import Testing
     }
 
     @Test func severalJobsRunAtOnceAndInOrder() async throws {
-        let script = "echo '{\"stage\":\"shape_generation\"}' >&3; sleep 0.3"
+        let script = "until [ -e \"$HEADWAY_OUTPUT_DIR/../../go\" ]; do sleep 0.05; done"
         try await WorkerFixture.with(script: script, concurrency: 3) { fixture in
             var jobs: [JobID] = []
             for index in 0..<6 { jobs.append(try await fixture.submit("j\(index)")) }
-            try await eventually("three run") { try await fixture.store.workers().first?.jobs.count == 3 }
+            try await eventually(within: .seconds(30), "three run") {
+                try await fixture.store.workers().first?.jobs == ["j0", "j1", "j2"]
+            }
+            try touch(fixture.root + "/work/w1/go")
             for job in jobs { #expect(try await fixture.end(of: job).phase == .complete) }
             #expect(fixture.flaky.calls("finish").count == 6)
         }
@@ -55,7 +58,8 @@ import Testing
             let job = try await fixture.submit("a")
             try await fixture.end(of: job)
             let times = fixture.flaky.calls("advance").map(\.at)
-            #expect(times.count >= 8)
+            // How many are needed is the schedule's business; here only that they come, and not too fast.
+            #expect(times.count >= 4)
             // The first state and the first stage come at once; the rest is paced.
             for (earlier, later) in zip(times.dropFirst(2), times.dropFirst(3)) { #expect(later - earlier >= .milliseconds(195)) }
             #expect(fixture.flaky.calls("advance").map(\.detail) == (1...times.count).map(String.init))
@@ -260,7 +264,7 @@ import Testing
         try await WorkerFixture.with(script: script, shutdownGrace: .milliseconds(200)) { fixture in
             let job = try await fixture.submit("a")
             try await fixture.reaches(job, "the stage") { $0.fields["stage"] == "shape_generation" }
-            fixture.worker.drain()
+            fixture.worker.enter(.stopping)
             try await fixture.reaches(job, "the queue again") { $0.phase == .queued }
             let snapshot = try await fixture.snapshot(job)
             #expect(snapshot.fields["attempt"] == "2")

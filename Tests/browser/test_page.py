@@ -167,6 +167,39 @@ class PageTests(unittest.TestCase):
         self.assertIn("bad_image", end["problem"])
         self.assertTrue(self.page.is_visible(".again"))
 
+    def test_trying_again_is_a_new_job_that_knows_the_old_one(self):
+        fake = {"name": "not-a-photo.jpg", "mimeType": "image/jpeg", "buffer": b"\xff\xd8\xff\xe0 this is not a photograph" * 40}
+        self.choose(path=fake)
+        old = self.wait(lambda seen: seen["state"] == "failed", "the failure")["job"]
+        self.page.reload()  # the page has the id now, and no photograph
+        self.wait(lambda seen: seen["state"] == "failed" and self.page.is_visible(".again"), "the failed job after the reload")
+        self.page.click(".again")
+        new = self.wait(lambda seen: seen["state"] == "failed" and seen["job"] not in ("", old), "the failure of the new job")["job"]
+        answer = self.context.request.get(f"{URL}/v1/jobs/{new}").json()
+        self.assertEqual(answer["retry_of"], old)
+        self.page.goto(f"{URL}/#jobs={old}")
+        self.page.reload()
+        self.wait(lambda _: new in (self.page.text_content(".successor") or ""), "the hint where the job goes on")
+        self.assertFalse(self.page.is_visible(".again"))
+
+    def test_a_group_shows_how_far_its_children_are(self):
+        def submit(**body):
+            answer = self.context.request.post(f"{URL}/v1/jobs", data=body)
+            self.assertEqual(answer.status, 202, answer.text())
+            return answer.json()["job"]
+
+        group = submit(children=2)
+        self.page.goto(f"{URL}/#jobs={group}")
+        self.wait(lambda seen: "0 of 2 done" in seen["detail"], "the empty group")
+        submit(queue="relief", pipeline="relief", parent=group, params={"inputs": []})
+        self.wait(lambda seen: "failed" in seen["detail"], "the failure of the first child")  # it has no photograph
+        answer = self.context.request.post(f"{URL}/v1/jobs/{group}/cancel", data={})
+        self.assertEqual(answer.json()["outcome"], "cancelled")
+        end = self.wait(lambda seen: seen["state"] in ("cancelled", "failed"), "the end of the group")
+        self.assertIn("of 1 done", end["detail"])
+        self.assertFalse(self.page.is_visible(".again"))
+        self.assertEqual(self.complaints, [])
+
     def test_several_photographs_at_once_on_each_transport(self):
         for transport in ("ws", "sse", "poll"):
             with self.subTest(transport=transport):

@@ -14,8 +14,8 @@ local LOOK_AHEAD = 16
 local PASSED_MAX = 8
 -- A job waits this long for an idle worker with its label, while there is one.
 local PREFER_MS = 500
--- An idle worker blocks for at most so long before it says so again.
-local IDLE_MS = 11000
+-- An idle worker blocks for at most 25 s before it says so again.
+local IDLE_MS = 27000
 
 local verb, queue, worker, nonce, lease = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local base = string.match(KEYS[1], '^(.-{[^}]*}:)')
@@ -151,7 +151,8 @@ if not set[2] or redis.call('ZCARD', q .. 'leases') < tonumber(set[2]) then
     if not is_kept_for_another(s) then
       put_back()
       take(job, s, score)
-      if redis.call('ZCARD', q .. 'ready') > #kept / 3 then push_wake(base, queue) end
+      -- Also for a job that is kept: who alone may have known when its time comes is busy from now on.
+      if redis.call('ZCARD', q .. 'ready') > 0 then push_wake(base, queue) end
       return answer(job, s)
     end
     local left = PREFER_MS - (at - tonumber(s.updated_at))
@@ -165,8 +166,10 @@ if not set[2] or redis.call('ZCARD', q .. 'leases') < tonumber(set[2]) then
   end
 end
 
--- When the next thing can happen here: a delayed job is due, a lease runs out, a kept job is free for everyone.
+-- When the next thing can happen here: a delayed job is due, a lease runs out, a kept job is free for everyone, reap has work.
 local due = redis.call('ZRANGE', q .. 'delayed', 0, 0, 'WITHSCORES')[2]
 local expiry = redis.call('ZRANGE', q .. 'leases', 0, 0, 'WITHSCORES')[2]
-local nearest = math.min(tonumber(due or 'inf') or math.huge, tonumber(expiry or 'inf') or math.huge, at + (kept_due or math.huge))
+local look = redis.call('ZRANGE', q .. 'deadlines', 0, 0, 'WITHSCORES')[2]
+local nearest = at + (kept_due or math.huge)
+for _, time in ipairs({ due or 'inf', expiry or 'inf', look or 'inf' }) do nearest = math.min(nearest, tonumber(time) or math.huge) end
 return { 'empty', nearest < math.huge and int(math.max(0, nearest - at)) or '' }

@@ -41,5 +41,5 @@ if not limited then
 end
 if limited then redis.call('HSET', meta, 'limits', '1') else redis.call('HDEL', meta, 'limits') end
 -- A wider limit or a resumed queue: workers look again, and reap lets the parked in.
-if redis.call('ZCARD', q .. 'ready') > 0 then push_wake(base, queue) end
+if redis.call('ZCARD', q .. 'ready') + redis.call('ZCARD', q .. 'delayed') > 0 then push_wake(base, queue) end
 return { 'ok' }

@@ -11,6 +11,13 @@ public protocol GeneratorBackend: Sendable {
     ///
     /// - Throws: `BackendError` when the job failed, `CancellationError` when it was stopped.
     func run(job: BackendJob, events: BackendEvents) async throws -> BackendResult
+
+    /// Whether a job could be started now, for a worker that begins or had trouble; cheap, and without effect.
+    func check() throws(BackendError)
+}
+
+extension GeneratorBackend {
+    public func check() throws(BackendError) {}
 }
 
 /// One job as a backend sees it.
@@ -90,6 +97,8 @@ public struct BackendError: Error, Sendable, Hashable, CustomStringConvertible {
     public var message: String
     /// False: no retry helps.
     public var isRecoverable: Bool
+    /// The work did not begin, for a reason that lies with this machine: the job is handed back and costs no attempt.
+    public var didNotStart = false
 
     public init(code: String, message: String, isRecoverable: Bool) {
         self.code = code
@@ -103,6 +112,9 @@ public struct BackendError: Error, Sendable, Hashable, CustomStringConvertible {
 }
 
 extension BackendError {
+    /// The worker has inputs to fetch and nowhere to fetch them from: its configuration is wrong, not the job.
+    static let noGatewayCode = "no_gateway"
+
     static func generatorFailed(status: Int32, lastLine: String) -> BackendError {
         BackendError(
             code: "generator_failed",
@@ -124,12 +136,18 @@ extension BackendError {
             code: "generator_not_found",
             message: "the worker cannot run '\(name)': \(reason)",
             isRecoverable: false
-        )
+        ).beforeStart
     }
 
     static func system(_ what: String, errno number: Int32) -> BackendError {
-        if number == ENOSPC || number == EDQUOT { return .diskFull(what) }
-        return BackendError(code: "worker_resources", message: "\(what): \(describe(errno: number))", isRecoverable: true)
+        if number == ENOSPC || number == EDQUOT { return diskFull(what).beforeStart }
+        return BackendError(code: "worker_resources", message: "\(what): \(describe(errno: number))", isRecoverable: true).beforeStart
+    }
+
+    private var beforeStart: BackendError {
+        var error = self
+        error.didNotStart = true
+        return error
     }
 
     private static func withLine(_ text: String, _ line: String) -> String { line.isEmpty ? text : "\(text): \(line)" }

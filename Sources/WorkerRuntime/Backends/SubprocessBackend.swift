@@ -68,7 +68,8 @@ public struct SubprocessBackend: GeneratorBackend {
             usesTerminal: usesTerminal,
             stop: stop,
             events: events,
-            pipeline: readsBars ? job.definition : nil
+            pipeline: job.definition,
+            readsBars: readsBars
         )
         let outcome = try await withTaskCancellationHandler {
             try Task.checkCancellation()
@@ -114,7 +115,7 @@ public struct SubprocessBackend: GeneratorBackend {
     private func variables(of job: BackendJob) -> [String] {
         var variables = [
             // A wrapped script should say what it does when it does it, in lines of a usable length (tqdm reads TQDM_*).
-            "PYTHONUNBUFFERED": "1", "TQDM_MININTERVAL": "0.25", "TQDM_NCOLS": "120", "TQDM_ASCII": "1",
+            "PYTHONUNBUFFERED": "1", "TQDM_MININTERVAL": "0.25", "TQDM_NCOLS": "120",
         ]
         if usesTerminal {
             variables["COLUMNS"] = String(WorkerLimits.terminalColumns)

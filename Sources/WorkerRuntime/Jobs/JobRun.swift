@@ -34,8 +34,8 @@ struct JobRun: Sendable {
         )
     }
 
-    /// Runs the job and writes its end. Returns how it ended and, when it failed, after how long.
-    func run() async -> (end: JobEnd, failedAfterMs: Int?) {
+    /// Runs the job and writes its end. Returns how it ended, and what that says about this worker.
+    func run() async -> (end: JobEnd, sign: HealthSign) {
         let startMs = environment.nowMs()
         let policy = ReportPolicy(maxPerSecond: configuration.updatesPerSecond)
         let bell = Doorbell()
@@ -52,7 +52,8 @@ struct JobRun: Sendable {
         do throws(BackendError) {
             directory = try JobDirectory(path: self.directory)
         } catch {
-            return (await write(.fail(error), progress: progress), environment.nowMs() - startMs)
+            let action = EndAction.decide(.failed(error), stop: stop.reason, limits: limits)
+            return (await write(action, progress: progress), sign(of: .failed(error), startedMs: startMs))
         }
         var reporter = Reporter(
             store: store,
@@ -76,6 +77,7 @@ struct JobRun: Sendable {
             work.cancel()
         }
 
+        let sign = sign(of: outcome, startedMs: startMs)
         let action = EndAction.decide(outcome, stop: stop.reason, limits: limits)
         if action != .nothing { await reporter.flush() }
         let lesson = progress.finish()
@@ -83,7 +85,21 @@ struct JobRun: Sendable {
         if end == .complete { await teach(lesson) }
         // Without a gateway the results live here.
         if files != nil || end != .complete { directory.remove() }
-        return (end, end == .failed ? environment.nowMs() - startMs : nil)
+        return (end, sign)
+    }
+
+    private func sign(of outcome: WorkOutcome, startedMs: Int) -> HealthSign {
+        switch outcome {
+        case .done: return .well
+        case .stopped: return .unclear
+        case .failed(let error) where error.didNotStart: return .couldNotStart(message: error.message)
+        case .failed(let error):
+            if stop.reason != nil { return .unclear }
+            // What the generator itself calls hopeless is a judgement about the job: it ran.
+            let isJudged = !error.isRecoverable && error.code != BackendError.noGatewayCode
+            let isAtOnce = environment.nowMs() - startedMs < WorkerLimits.instantFailureMs
+            return isAtOnce && !isJudged ? .failedAtOnce(code: error.code) : .well
+        }
     }
 
     private func supervise(
@@ -140,7 +156,7 @@ struct JobRun: Sendable {
                 for input in inputs { try await files.fetch(input, into: directory.input) }
             } else if !inputs.isEmpty {
                 throw BackendError(
-                    code: "no_gateway",
+                    code: BackendError.noGatewayCode,
                     message: "the job has inputs, and this worker knows no gateway to fetch them from (--gateway URL)",
                     isRecoverable: false
                 )

@@ -77,7 +77,7 @@ enum EndAction: Hashable {
         // It was finished, delivered and whole before the order took effect.
         case (.done(let result), _): .complete(resultJSON: result)
         case (_, .cancelled): .acknowledgeCancel
-        case (.failed(let error), let stop): .fail(stop.flatMap(limits.failure(for:)) ?? error)
+        case (.failed(let error), let stop): stop.flatMap(limits.failure(for:)).map(EndAction.fail) ?? (error.didNotStart ? .release : .fail(error))
         case (.stopped, let stop): stop.flatMap(limits.failure(for:)).map(EndAction.fail) ?? .release
         }
     }

@@ -26,18 +26,23 @@ struct GeneratorOutput {
     private var dropped = 0
     /// Nil: bars are log lines like any other.
     private var bars: BarTracker?
+    private let patterns: [ProgressPattern]
+    private var patternBudget: LineBudget
     /// The generator reports its progress itself; bars and patterns are not needed any more.
     private var hasSpoken = false
     /// Ticks of one stage within one read are merged: the newest wins, and nothing else gets lost.
     private var pending: ProgressUpdate?
 
     /// - Parameters:
-    ///   - pipeline: whose stages bars stand for; nil: bars are not looked for.
+    ///   - pipeline: whose patterns are tried, and whose stages bars stand for.
+    ///   - readsBars: whether bars are looked for.
     ///   - isMerged: stdout is a terminal that stderr goes to as well.
-    init(events: BackendEvents, pipeline: Pipeline?, isMerged: Bool = false, atMs now: Int) {
+    init(events: BackendEvents, pipeline: Pipeline, readsBars: Bool = true, isMerged: Bool = false, atMs now: Int) {
         self.events = events
         errorStream = isMerged ? .stdout : .stderr
-        bars = pipeline.map { BarTracker(BarNames($0)) }
+        bars = readsBars ? BarTracker(BarNames(pipeline)) : nil
+        patterns = pipeline.patterns
+        patternBudget = LineBudget(perSecond: WorkerLimits.patternLinesPerSecond, burst: WorkerLimits.patternLinesBurst, atMs: now)
         budget = LineBudget(perSecond: WorkerLimits.logLinesPerSecond, burst: WorkerLimits.logLinesBurst, atMs: now)
     }
 
@@ -116,12 +121,15 @@ struct GeneratorOutput {
 
     private mutating func outputLine(_ bytes: UnsafeRawBufferPointer, from stream: Stream, atMs now: Int) {
         guard Self.mayBeDrawn(bytes) else {
+            tryPatterns(bytes, atMs: now)
             logLine(bytes, from: stream, atMs: now)
             return
         }
         for piece in TerminalText.pieces(of: bytes) {
             if piece.isBlank {
                 if piece.linesUp > 0 { bars?.wipe(position: piece.linesUp) }
+            } else if tryPatterns(piece.text, atMs: now) {
+                piece.text.withUnsafeBytes { logLine($0, from: stream, atMs: now) }
             } else if bars != nil, let line = BarLine(piece.text) {
                 use(bars?.take(line, text: piece.text, position: piece.linesUp), from: stream, atMs: now)
                 // What a script prints while a bar is drawn stands behind it.
@@ -130,6 +138,20 @@ struct GeneratorOutput {
                 piece.text.withUnsafeBytes { logLine($0, from: stream, atMs: now) }
             }
         }
+    }
+
+    /// True when the line matches a pattern of the pipeline; what it says is taken.
+    @discardableResult
+    private mutating func tryPatterns(_ bytes: some Collection<UInt8>, atMs now: Int) -> Bool {
+        guard !patterns.isEmpty, !hasSpoken, patternBudget.take(atMs: now) else { return false }
+        let line = PatternLine(bytes)
+        for pattern in patterns {
+            if let update = pattern.update(for: line) {
+                take(update)
+                return true
+            }
+        }
+        return false
     }
 
     private mutating func unfinishedLine(_ bytes: UnsafeRawBufferPointer, from stream: Stream, atMs now: Int) {

@@ -54,8 +54,10 @@ struct ProcessSupervisor {
     let usesTerminal: Bool
     let stop: StopSwitch
     let events: BackendEvents
-    /// Whose stages the generator's progress bars stand for; nil: they are log lines.
-    let pipeline: Pipeline?
+    /// How the generator's output is read.
+    let pipeline: Pipeline
+    /// Follow progress bars in it.
+    let readsBars: Bool
 
     /// Starts the generator and stays with it to its end. Blocks: only for a thread of its own.
     func run() throws(BackendError) -> Outcome {
@@ -89,7 +91,7 @@ struct ProcessSupervisor {
             orders: orders.writeEnd,
             reports: reports.readEnd,
             input: input,
-            output: GeneratorOutput(events: events, pipeline: pipeline, isMerged: usesTerminal, atMs: monotonicMs()),
+            output: GeneratorOutput(events: events, pipeline: pipeline, readsBars: readsBars, isMerged: usesTerminal, atMs: monotonicMs()),
             plan: StopPlan(graceMs: graceMs)
         )
         stop.attach(wake.writeEnd.number)

@@ -12,9 +12,25 @@ struct Headway: AsyncParsableCommand {
             """,
         version: Version.text,
         subcommands: [
-            DevCommand.self, GatewayCommand.self, WorkerCommand.self, SubmitCommand.self, WatchCommand.self, CancelCommand.self,
-            ShowCommand.self, WhyCommand.self, LogsCommand.self, RetryCommand.self, QueuesCommand.self, WorkersCommand.self,
-            HealthCommand.self, BenchCommand.self, StatsCommand.self, TraceCommand.self, ReplayCommand.self, ConfigCommand.self,
+            DevCommand.self,
+            GatewayCommand.self,
+            WorkerCommand.self,
+            SubmitCommand.self,
+            WatchCommand.self,
+            CancelCommand.self,
+            RetryCommand.self,
+            ShowCommand.self,
+            WhyCommand.self,
+            LogsCommand.self,
+            QueuesCommand.self,
+            WorkersCommand.self,
+            HealthCommand.self,
+            ScriptsCommand.self,
+            BenchCommand.self,
+            StatsCommand.self,
+            TraceCommand.self,
+            ReplayCommand.self,
+            ConfigCommand.self,
         ]
     )
 

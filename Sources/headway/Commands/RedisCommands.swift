@@ -40,63 +40,6 @@ struct QueuesCommand: AsyncParsableCommand {
     }
 }
 
-/// `headway workers`
-struct WorkersCommand: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "workers", abstract: "List the live workers and what they run.")
-
-    @OptionGroup var common: CommonOptions
-    @OptionGroup var redis: RedisOptions
-    @Flag(help: "Print one JSON array.") var json = false
-
-    private struct Row: Encodable {
-        var id: String
-        var host: String
-        var pid: Int
-        var version: String
-        var queues: [String]
-        var pipeline: String
-        var concurrency: Int
-        var jobs: [String]
-        var draining: Bool
-        var startedAt: Int
-    }
-
-    func run() async throws {
-        let settings = try common.reader(redis.flags + [.init(Settings.json, json)])
-        let isJSON = try settings.value(Settings.json)
-        let workers = try await RedisSession(settings).read { (store) async throws(StoreError) in try await store.workers() }
-            .sorted { $0.id < $1.id }
-        if isJSON {
-            let rows = workers.map {
-                Row(
-                    id: $0.id,
-                    host: $0.host,
-                    pid: $0.pid,
-                    version: $0.version,
-                    queues: $0.queues,
-                    pipeline: $0.pipeline,
-                    concurrency: $0.concurrency,
-                    jobs: $0.jobs,
-                    draining: $0.isDraining,
-                    startedAt: $0.startedAtMs
-                )
-            }
-            return Output.standard.line(try JSONRows.text(rows))
-        }
-        if workers.isEmpty { return Output.error.line("headway: no worker is alive") }
-        let now = JobSheet.nowMs()
-        let rows = workers.map { worker in
-            [
-                worker.id, worker.host, "\(worker.pid)", worker.queues.joined(separator: ","), worker.pipeline,
-                "\(worker.jobs.count)/\(worker.concurrency)", DurationText.readable(milliseconds: now - worker.startedAtMs),
-                worker.isDraining ? "draining" : worker.jobs.joined(separator: " "),
-            ]
-        }
-        let header = ["WORKER", "HOST", "PID", "QUEUES", "PIPELINE", "BUSY", "UP", "JOBS"]
-        for line in TextTable.lines(header: header, rows: rows, rightAligned: 2...2) { Output.standard.line(line) }
-    }
-}
-
 enum JSONRows {
     static func text(_ rows: some Encodable) throws -> String {
         let encoder = JSONEncoder()

@@ -334,6 +334,13 @@ enum Settings {
         allowed: "text",
         help: "Why; shown to everyone who watches."
     )
+    static let drainWorkers = Setting.texts(
+        "workers.drain",
+        flag: "--drain",
+        default: [],
+        allowed: "the name of a worker",
+        help: "Workers that are to finish their jobs, take no more and end."
+    )
     static let logsLimit = Setting.integer("logs.limit", flag: "--limit", default: 200, in: 1...10_000, help: "Newest lines to print.")
 
     // MARK: Dev
@@ -365,7 +372,7 @@ enum Settings {
         submitPipeline.info, submitParams.info,
         submitInputs.info, submitID.info, submitPriority.info, submitPrefer.info, submitParent.info, submitChildren.info, submitWatch.info,
         submitOutput.info, cancelReason.info,
-        logsLimit.info, devData.info, devNoWorker.info, devRedisServer.info,
+        drainWorkers.info, logsLimit.info, devData.info, devNoWorker.info, devRedisServer.info,
     ]
 
     /// Names under our prefix that are no settings: a worker gives them to its jobs' commands, and `HEADWAY_CONFIG` names

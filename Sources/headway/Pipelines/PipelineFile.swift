@@ -6,7 +6,9 @@ import Yams
 /// pipelines:
 ///   NAME:
 ///     stages:
-///       - { name: shape_generation, phase: GENERATING, weight: 0.7, expected_ms: 60000 }
+///       - { name: shape_generation, phase: GENERATING, weight: 0.7, expected_ms: 60000, bars: [Diffusion Sampling] }
+///     progress:
+///       - { match: 'Epoch (?<step>\d+)/(?<steps>\d+)', stage: training }
 /// ```
 /// Unknown keys, missing keys and wrong types are errors that name the file and the line.
 struct PipelineFile {
@@ -43,21 +45,65 @@ struct PipelineFile {
     }
 
     private func pipeline(_ name: String, _ node: Node) throws(CommandError) -> Pipeline {
-        let fields = try fields(of: node, in: name, required: ["stages"])
+        let fields = try fields(of: node, in: name, required: ["stages"], optional: ["progress"])
         guard let list = fields["stages"]?.sequence else { throw problem(node, "\(name).stages must be a list") }
         var stages: [Pipeline.Draft] = []
         for item in list { stages.append(try stage(item, of: name)) }
+        var patterns: [Pipeline.PatternDraft] = []
+        let patternNodes = fields["progress"]?.sequence.map(Array.init) ?? []
+        if let node = fields["progress"], node.sequence == nil { throw problem(node, "\(name).progress must be a list") }
+        for item in patternNodes { patterns.append(try pattern(item, of: name)) }
         do {
-            return try Pipeline(validating: name, stages: stages)
+            return try Pipeline(validating: name, stages: stages, patterns: patterns)
         } catch {
-            // The room that knows the rules knows no lines: the name of the stage leads back to one.
+            // The room that knows the rules knows no lines: the name of the stage, or the place of the pattern, leads back to one.
             let index = error.stage.flatMap { wrong in stages.lastIndex { $0.name == wrong } }
-            throw problem(index.map { list[$0] } ?? node, error.description)
+            throw problem(index.map { list[$0] } ?? error.pattern.map { patternNodes[$0] } ?? node, error.description)
         }
     }
 
+    private func pattern(_ node: Node, of pipeline: String) throws(CommandError) -> Pipeline.PatternDraft {
+        let fields = try fields(of: node, in: "a progress pattern of \(pipeline)", required: ["match"], optional: ["stage"])
+        guard let match = fields["match"]?.scalar?.string else { throw problem(node, "\(pipeline).progress: match must be text") }
+        var pattern = Pipeline.PatternDraft(match: match)
+        if let node = fields["stage"] {
+            guard let stage = node.scalar?.string else { throw problem(node, "\(pipeline).progress: stage must be text") }
+            pattern.stage = stage
+        }
+        return pattern
+    }
+
+    /// Bars that mean a stage: titles, or mappings of a title and the part of the stage, in percent.
+    private func bars(_ node: Node, of stage: String) throws(CommandError) -> [Pipeline.Bar] {
+        guard let list = node.sequence else { throw problem(node, "\(stage): bars must be a list of titles") }
+        var bars: [Pipeline.Bar] = []
+        for item in list {
+            if let title = item.scalar?.string {
+                bars.append(Pipeline.Bar(title: title))
+                continue
+            }
+            let fields = try fields(of: item, in: "a bar of \(stage)", required: ["title"], optional: ["from", "to"])
+            guard let title = fields["title"]?.scalar?.string else { throw problem(item, "\(stage): the title of a bar must be text") }
+            var ends = ["from": 0.0, "to": 100.0]
+            for name in ["from", "to"] {
+                guard let node = fields[name] else { continue }
+                guard let value = node.scalar.flatMap({ Double($0.string) }), value.isFinite else {
+                    throw problem(node, "\(stage): \(name) of a bar must be a number, in percent of the stage")
+                }
+                ends[name] = value
+            }
+            bars.append(Pipeline.Bar(title: title, from: ends["from"] ?? 0, to: ends["to"] ?? 100))
+        }
+        return bars
+    }
+
     private func stage(_ node: Node, of pipeline: String) throws(CommandError) -> Pipeline.Draft {
-        let fields = try fields(of: node, in: "a stage of \(pipeline)", required: ["name", "phase"], optional: ["weight", "expected_ms"])
+        let fields = try fields(
+            of: node,
+            in: "a stage of \(pipeline)",
+            required: ["name", "phase"],
+            optional: ["weight", "expected_ms", "bars"]
+        )
         guard let name = fields["name"]?.scalar?.string else { throw problem(node, "a stage of \(pipeline): name must be text") }
         guard let phase = fields["phase"]?.scalar?.string else { throw problem(node, "\(pipeline).\(name): phase must be text") }
         var stage = Pipeline.Draft(name: name, phase: phase)
@@ -73,6 +119,7 @@ struct PipelineFile {
             }
             stage.expectedMs = value
         }
+        if let node = fields["bars"] { stage.bars = try bars(node, of: "\(pipeline).\(name)") }
         return stage
     }
 

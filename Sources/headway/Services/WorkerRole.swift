@@ -6,6 +6,7 @@ import ProgressCore
 import RedisLink
 import ServiceLifecycle
 import Telemetry
+import UnixSignals
 import WorkerRuntime
 
 /// The worker as one of several services: makes sure of Redis, says that it is ready, runs jobs.
@@ -55,7 +56,10 @@ struct WorkerRole: Service {
             let known = pipelines.map(\.name).joined(separator: ", ")
             throw .usage("--pipeline \(configuration.pipeline) is not known; known are \(known) (--pipelines FILE adds more)")
         }
-        let path = ProcessInfo.processInfo.environment["PATH"] ?? ""
+        let environment = ProcessInfo.processInfo.environment
+        let path = environment["PATH"] ?? ""
+        configuration.gpuTool = ProgramSearch.find("nvidia-smi", path: path)
+        configuration.visibleGPUs = environment["CUDA_VISIBLE_DEVICES"]
         guard let program = command.first else {
             throw .usage("a worker needs a command: write it after --, for example `headway worker --queue gpu -- python3 render.py`")
         }
@@ -93,7 +97,17 @@ struct WorkerRole: Service {
             logger: context.logger
         )
         onReady("worker \(configuration.name) serving \(configuration.queues.joined(separator: " "))")
-        try await worker.run()
+        let signals = await UnixSignalsSequence(trapping: [.sigusr1])
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask {
+                for await _ in signals {
+                    context.logger.notice("draining", metadata: ["signal": "SIGUSR1"])
+                    worker.drain()
+                }
+            }
+            defer { group.cancelAll() }
+            try await worker.run()
+        }
     }
 
     /// Host and process: unique while it lives, and it says where to look.

@@ -77,6 +77,28 @@ import Testing
         }
     }
 
+    /// A cron job has no heartbeat: it says with each report when the next may come.
+    @Test func aProducerMayAskForALongerLease() async throws {
+        try await GatewayFixture.with { fixture in
+            let client = try await fixture.connect()
+            func left() async throws -> Int {
+                let expiry = try await fixture.redis.cli("ZSCORE", "headway:{0}:queue:_:leases", "p")
+                let now = try await fixture.redis.cli("TIME").split(whereSeparator: \.isWhitespace).first.flatMap { Int($0) } ?? 0
+                return (Int(expiry.split(whereSeparator: \.isWhitespace).joined()) ?? 0) / 1000 - now
+            }
+            let opened = try await client.ask("POST", Self.path, json: Self.opening.dropLast() + ",\"lease_ms\":600000}")
+            #expect(opened.member("lease_ms") == "600000")
+            let token = try #require(opened.member("token"))
+            #expect(try await left() > 500)
+            let usual = try await client.ask("POST", Self.path, json: "{\"percent\":1}", headers: Self.token(token))
+            #expect(usual.member("lease_ms") == "20000")
+            #expect(try await left() <= 21)
+            let beat = try await client.ask("POST", Self.path, json: "{\"lease_ms\":300000}", headers: Self.token(token))
+            #expect(beat.status == 200 && beat.member("lease_ms") == "300000" && beat.member("seq") == nil)
+            #expect(try await left() > 200)
+        }
+    }
+
     @Test func repeatedWriteNumbersChangeNothing() async throws {
         try await GatewayFixture.with { fixture in
             let client = try await fixture.connect()
@@ -204,7 +226,8 @@ import Testing
             cases.append(BadReport(json: "{\"\(name)\":true}", code: "wrong_type", field: name))
         }
         cases += [
-            ("{\"write\":0}", "invalid_value", "write"), ("{\"phase\":\"DONE\"}", "invalid_value", "phase"),
+            ("{\"write\":0}", "invalid_value", "write"), ("{\"lease_ms\":999}", "invalid_value", "lease_ms"),
+            ("{\"lease_ms\":600001}", "invalid_value", "lease_ms"), ("{\"phase\":\"DONE\"}", "invalid_value", "phase"),
             ("{\"phase\":4}", "wrong_type", "phase"), ("{\"stage\":1}", "wrong_type", "stage"),
             ("{\"message\":[]}", "wrong_type", "message"),
             ("{\"stalled\":1}", "wrong_type", "stalled"), ("{\"percent_per_s\":-1}", "invalid_value", "percent_per_s"),

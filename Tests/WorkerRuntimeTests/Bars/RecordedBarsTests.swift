@@ -51,6 +51,39 @@ struct RecordedBarsTests {
             stages: ["Loading pipeline components", "Diffusion Sampling", "Hierarchical Volume Decoding"],
             last: ProgressUpdate(stage: "Hierarchical Volume Decoding", step: 6, steps: 6)
         ),
+        // 60 to 80 percent of the stage.
+        Expectation(
+            file: "hunyuan",
+            stages: ["Loading pipeline components", "shape"],
+            last: ProgressUpdate(stage: "shape", step: 6, steps: 6, percent: 80),
+            pipeline: Pipeline(
+                name: "hunyuan3d",
+                stages: [
+                    .init(name: "image", phase: .analyzing, weight: 0.2),
+                    .init(
+                        name: "shape",
+                        phase: .generating,
+                        weight: 0.8,
+                        bars: [
+                            .init(title: "Diffusion Sampling", to: 60),
+                            .init(title: "Hierarchical*", from: 60, to: 80),
+                        ]
+                    ),
+                ]
+            )
+        ),
+        Expectation(
+            file: "diffusers",
+            stages: ["loading", "sampling"],
+            last: ProgressUpdate(stage: "sampling", step: 8, steps: 8),
+            pipeline: Pipeline(
+                name: "diffusers",
+                stages: [
+                    .init(name: "loading", phase: .analyzing, weight: 0.2, bars: [.init(title: "Loading *")]),
+                    .init(name: "sampling", phase: .generating, weight: 0.8, bars: [.init(title: "")]),
+                ]
+            )
+        ),
         Expectation(
             file: "diffusers",
             stages: ["Loading checkpoint shards", "Loading pipeline components", "steps"],

@@ -21,6 +21,8 @@ struct ProgressBody {
     /// Something of `report` was named.
     var hasReport = false
     var write: Int?
+    /// How long the producer may be silent from now on, when that is not the usual time.
+    var leaseMs: Int?
     var log: [LogLine] = []
     var end: Phase?
     var resultJSON: String?
@@ -33,7 +35,7 @@ struct ProgressBody {
             if try takeBar(name, value) {
                 hasReport = true
             } else {
-                try takeOther(name, value)
+                try takeOther(name, value, limits)
             }
         }
         if let opening {
@@ -93,9 +95,10 @@ struct ProgressBody {
         return true
     }
 
-    private mutating func takeOther(_ name: String, _ value: JSONView) throws(GatewayError) {
+    private mutating func takeOther(_ name: String, _ value: JSONView, _ limits: GatewayLimits) throws(GatewayError) {
         switch name {
         case "write": write = try value.requireInteger(name, 1...(1 << 52))
+        case "lease_ms": leaseMs = try value.requireInteger(name, limits.leaseMs)
         case "open": opening = try Self.opening(value)
         case "log": log = try Self.log(value)
         case "result":
@@ -114,7 +117,7 @@ struct ProgressBody {
             throw GatewayError(
                 .unknownField,
                 "\(name.prefix(64)): unknown; known are open, phase, percent, phase_percent, percent_per_s, stage, stage_percent, step, steps, "
-                    + "item, items, message, eta_ms, eta_low_ms, eta_high_ms, stalled, write, log, result, error",
+                    + "item, items, message, eta_ms, eta_low_ms, eta_high_ms, stalled, write, lease_ms, log, result, error",
                 field: String(name.prefix(64))
             )
         }

@@ -11,7 +11,13 @@ struct ProgressRoutes: Sendable {
     let context: RouteContext
     private let limiter: IngestLimiter
 
-    private var store: JobStore { context.store }
+    /// The store, with the lease that the producer asks for.
+    private func store(_ body: ProgressBody) -> JobStore {
+        guard let leaseMs = body.leaseMs else { return context.store }
+        var settings = context.store.settings
+        settings.lease = .milliseconds(leaseMs)
+        return JobStore(redis: context.store.redis, keys: context.store.keys, settings: settings)
+    }
 
     init(context: RouteContext) {
         self.context = context
@@ -34,10 +40,11 @@ struct ProgressRoutes: Sendable {
             throw GatewayError(.invalidValue, "open: the job is open already: send its token, or open, not both", field: "open")
         }
         let lease = Lease(job: job, queue: Keys.heldQueue, fence: token, worker: "")
+        let store = store(body)
         // Before the end, which takes the token away.
         if !body.log.isEmpty, try await store.appendLog(lease, body.log, droppedBefore: 0) == .lost { throw Self.lost(job) }
         if let phase = body.end { return try await end(lease, as: phase, body) }
-        return try await report(lease, body)
+        return try await report(lease, body, store)
     }
 
     private static func lost(_ job: JobID) -> GatewayError {
@@ -65,38 +72,39 @@ struct ProgressRoutes: Sendable {
         submission.maxRuntimeMs = opening.maxRuntimeMs
         submission.jobClass = opening.jobClass
         submission.traceparent = request.traceparent
+        let store = store(body)
         let outcome = try await store.open(submission)
         var seq = outcome.seq
         if !body.log.isEmpty, outcome.isNew { _ = try await store.appendLog(outcome.lease, body.log, droppedBefore: 0) }
         // Always the first write: when the opening is repeated, whatever was reported meanwhile is newer.
         if body.hasReport, case .accepted(let newest, _, _) = try await store.report(outcome.lease, write: 1, body.report) { seq = newest }
         var response = HTTPResponse.json(
-            "{\"job\":\"\(job)\",\"token\":\(JSONText.quoted(outcome.lease.fence)),\"seq\":\(seq),\"lease_ms\":\(leaseMs)}",
+            "{\"job\":\"\(job)\",\"token\":\(JSONText.quoted(outcome.lease.fence)),\"seq\":\(seq),\"lease_ms\":\(store.settings.lease.wholeMilliseconds)}",
             status: outcome.isNew ? 201 : 200
         )
         response.add("location", "/v1/jobs/\(job)")
         return response
     }
 
-    private var leaseMs: Int { store.settings.lease.wholeMilliseconds }
-
     // MARK: Report
 
-    private func report(_ lease: Lease, _ body: ProgressBody) async throws -> HTTPResponse {
+    private func report(_ lease: Lease, _ body: ProgressBody, _ store: JobStore) async throws -> HTTPResponse {
+        let leaseMs = store.settings.lease.wholeMilliseconds
         guard body.hasReport else {
             switch try await store.heartbeat(lease) {
             case .lost: throw Self.lost(lease.job)
-            case .held: return answer(cancel: nil)
-            case .cancelRequested(let cancel): return answer(cancel: cancel)
+            case .held: return Self.answer(cancel: nil, leaseMs: leaseMs)
+            case .cancelRequested(let cancel): return Self.answer(cancel: cancel, leaseMs: leaseMs)
             }
         }
         switch try await store.report(lease, write: body.write, body.report) {
         case .lost: throw Self.lost(lease.job)
-        case .accepted(let seq, let wasClamped, let cancel): return answer("\"seq\":\(seq),\"clamped\":\(wasClamped),", cancel: cancel)
+        case .accepted(let seq, let wasClamped, let cancel):
+            return Self.answer("\"seq\":\(seq),\"clamped\":\(wasClamped),", cancel: cancel, leaseMs: leaseMs)
         }
     }
 
-    private func answer(_ members: String = "", cancel: CancelRequest?) -> HTTPResponse {
+    private static func answer(_ members: String = "", cancel: CancelRequest?, leaseMs: Int) -> HTTPResponse {
         let request = cancel.map { cancel in
             "{\"by\":\(JSONText.quoted(cancel.by))" + (cancel.reason.map { ",\"reason\":\(JSONText.quoted($0))" } ?? "") + "}"
         }
@@ -108,6 +116,7 @@ struct ProgressRoutes: Sendable {
     /// Repeating an end is harmless; its answer is what became of the job: a failed attempt may be followed by the next, and a
     /// failure after a cancel is that cancel's end.
     private func end(_ lease: Lease, as phase: Phase, _ body: ProgressBody) async throws -> HTTPResponse {
+        let store = context.store
         if phase == .failed, let error = body.error {
             guard try await store.fail(lease, error: error, stagesMs: []) != .lost else { throw Self.lost(lease.job) }
         } else {

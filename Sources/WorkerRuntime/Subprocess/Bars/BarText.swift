@@ -44,12 +44,16 @@ struct BarText {
         if byte(position) == UInt8(ascii: "."), BarText.isDigit(byte(position + 1)) {
             isWhole = false
             position += 1
-            var scale = 0.1
+            var scale = 1.0
             while BarText.isDigit(byte(position)) {
-                value += Double(byte(position) - 0x30) * scale
-                scale /= 10
+                // Digits beyond the precision of a number say nothing.
+                if scale < 1e9 {
+                    value = value * 10 + Double(byte(position) - 0x30)
+                    scale *= 10
+                }
                 position += 1
             }
+            value /= scale
         }
         if isScaled, let power = BarText.magnitude(byte(position)) {
             isWhole = false

@@ -1,0 +1,202 @@
+import JobStore
+import Logging
+import ProgressCore
+import Synchronization
+import Telemetry
+
+/// Where jobs come from and what becomes of the worker when they end.
+extension Worker {
+    /// Claims while there is room, and stays until the last job has ended.
+    func claimAndRun(directory: String, files: GatewayFiles?) async {
+        await withDiscardingTaskGroup { group in
+            while !isDraining, !Task.isCancelled {
+                guard state.withLock({ $0.running.count }) < configuration.concurrency else {
+                    await slotBell.wait(atMost: WorkerLimits.longestWait)
+                    continue
+                }
+                if let pause = state.withLock({ $0.crashLoop.pause }) {
+                    await sitOut(pause)
+                    continue
+                }
+                guard let claim = await nextClaim() else { continue }
+                let run = makeRun(claim, directory: directory, files: files)
+                group.addTask {
+                    let (end, sign) = await run.run()
+                    self.ended(claim, end, sign)
+                }
+            }
+        }
+    }
+
+    private func ended(_ claim: Claim, _ end: JobEnd, _ sign: HealthSign) {
+        metrics.count(end)
+        metrics.running.add(-1)
+        let random = environment.random()
+        let nowMs = environment.nowMs()
+        let (before, after) = state.withLock { state in
+            state.running[claim.lease.fence] = nil
+            if end == .complete { state.finished += 1 }
+            if end == .failed { state.failed += 1 }
+            let before = state.crashLoop.pause
+            state.crashLoop.note(sign, nowMs: nowMs, random: random)
+            return (before, state.crashLoop.pause)
+        }
+        if after != before { showPause(after) }
+        logger.info(
+            "job ended",
+            metadata: ["job.id": "\(claim.lease.job)", "outcome": "\(end.rawValue)", "attempt": "\(claim.attempt)"]
+        )
+        slotBell.ring()
+        recordBell.ring()
+    }
+
+    // MARK: Crash loop
+
+    /// Waits until the pause is over or some job ends well; then the command is looked at again, where that was the trouble.
+    private func sitOut(_ pause: CrashLoopGuard.Pause) async {
+        let left = pause.untilMs - environment.nowMs()
+        if left > 0 { return await slotBell.wait(atMost: .milliseconds(left)) }
+        guard pause.isForStart else { return end(pause) }
+        do throws(BackendError) {
+            try backend.check()
+            end(pause)
+        } catch {
+            let random = environment.random()
+            let nowMs = environment.nowMs()
+            let next = state.withLock { state in
+                state.crashLoop.note(.couldNotStart(message: error.message), nowMs: nowMs, random: random)
+                return state.crashLoop.pause
+            }
+            showPause(next)
+        }
+    }
+
+    private func end(_ pause: CrashLoopGuard.Pause) {
+        let next = state.withLock { state in
+            if state.crashLoop.pause == pause { state.crashLoop.resume() }
+            return state.crashLoop.pause
+        }
+        showPause(next)
+    }
+
+    private func showPause(_ pause: CrashLoopGuard.Pause?) {
+        metrics.slowed.set(pause == nil ? 0 : 1)
+        if let pause {
+            metrics.slowdowns.increment()
+            logger.warning(
+                "jobs fail at once or cannot be started: slowing down",
+                metadata: ["worker.id": "\(configuration.name)", "duration.ms": "\(max(0, pause.untilMs - environment.nowMs()))"]
+            )
+        }
+        recordBell.ring()
+    }
+
+    // MARK: The next job
+
+    /// The next job, or nil after a wait in which none came.
+    private func nextClaim() async -> Claim? {
+        var plan = WaitPlan()
+        for queue in configuration.queues {
+            switch await claim(queue) {
+            case .job(let claim)?: return claim
+            case .empty(let due)?:
+                plan.note(queue, dueMs: due)
+                let nowMs = environment.nowMs()
+                state.withLock { $0.reaps.note(queue, dueAtMs: due.map { nowMs + $0 }) }
+            case .paused?: plan.notePaused(queue)
+            case nil: return nil
+            }
+            if isDraining { return nil }
+        }
+        for queue in plan.wantsReap { await reap(queue) }
+        let wait = plan.wait(settings: store.settings, random: environment.random())
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask {
+                do throws(StoreError) {
+                    try await self.store.waitForWork(
+                        queues: self.configuration.queues,
+                        labels: self.configuration.labels,
+                        atMost: wait
+                    )
+                } catch {
+                    guard !Task.isCancelled else { return }
+                    self.metrics.storeErrors.increment()
+                    try? await Task.sleep(for: .milliseconds(WorkerLimits.retryDelayMs.lowerBound))
+                }
+            }
+            group.addTask { await self.pauseUnlessDraining(.seconds(3600)) }
+            await group.next()
+            group.cancelAll()
+        }
+        return nil
+    }
+
+    private func pauseUnlessDraining(_ time: Duration) async {
+        if !isDraining { await interruptBell.wait(atMost: time) }
+    }
+
+    /// One claim, repeated under the same nonce while its reply is in doubt: a lost reply must not lose a job.
+    private func claim(_ queue: String) async -> ClaimOutcome? {
+        let nonce = environment.makeNonce()
+        let startMs = environment.nowMs()
+        var backoff = Backoff()
+        var isInDoubt = false
+        while !Task.isCancelled {
+            do throws(StoreError) {
+                let outcome = try await store.claim(
+                    queue: queue,
+                    worker: configuration.name,
+                    nonce: nonce,
+                    labels: configuration.labels
+                )
+                if case .job = outcome { metrics.claims.increment() }
+                return outcome
+            } catch {
+                metrics.storeErrors.increment()
+                isInDoubt = isInDoubt || error.mayHaveRun
+                let patience = isDraining ? store.settings.heartbeat : WorkerLimits.claimRetry
+                let isOver = environment.nowMs() - startMs >= patience.wholeMilliseconds
+                if isOver || (isDraining && !isInDoubt) { return nil }
+                logger.debug("claim failed", metadata: ["queue.name": "\(queue)", "error.code": "\(error.code.rawValue)"])
+                let delay = backoff.next(random: environment.random())
+                if isInDoubt { try? await Task.sleep(for: delay) } else { await pauseUnlessDraining(delay) }
+            }
+        }
+        return nil
+    }
+
+    private func makeRun(_ claim: Claim, directory: String, files: GatewayFiles?) -> JobRun {
+        let stop = StopOrder()
+        let heartbeat = Doorbell()
+        let (number, isDraining, isFull, isFirst) = state.withLock { state in
+            state.running[claim.lease.fence] = Running(job: claim.lease.job, stop: stop, heartbeat: heartbeat)
+            state.claims += 1
+            // Names come from submitters; a forgotten one only costs a hint.
+            if state.seenPipelines.count == WorkerLimits.seenPipelines { state.seenPipelines.removeAll() }
+            let isFirst = state.seenPipelines.insert(claim.pipeline).inserted
+            return (state.claims, state.stage >= .draining, state.running.count >= configuration.concurrency, isFirst)
+        }
+        metrics.running.add(1)
+        recordBell.ring()
+        if isFull { busyBell.ring() }
+        // Claimed in the moment of the drain: straight back.
+        if isDraining { stop.give(.shutdown) }
+        let pipeline = pipelines[claim.pipeline] ?? pipelines[configuration.pipeline] ?? Pipeline(name: claim.pipeline, stages: [])
+        logger.info("job claimed", metadata: ["job.id": "\(claim.lease.job)", "attempt": "\(claim.attempt)"])
+        return JobRun(
+            claim: claim,
+            store: store,
+            backend: backend,
+            files: files,
+            configuration: configuration,
+            pipeline: pipeline,
+            directory: "\(directory)/job-\(claim.lease.job)-\(number)",
+            metrics: metrics,
+            logger: logger,
+            stop: stop,
+            heartbeatBell: heartbeat,
+            isFirstOfItsPipeline: isFirst,
+            isShuttingDown: { [weak self] in self?.isStopping ?? true }
+        )
+    }
+}
