@@ -38,6 +38,9 @@ public enum ProgressLimits {
     /// Ticks of one stage that are kept for a trace.
     public static let traceTicks = 64
 
+    /// Places in a line whose wait is forecast; further behind nobody wants minutes.
+    public static let forecastPositions = 1000
+
     // MARK: Learned statistics
 
     /// Fields of one pipeline's statistics: about 150 bytes each, all of them read at a job's start.

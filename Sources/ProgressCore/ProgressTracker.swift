@@ -56,7 +56,8 @@ public struct ProgressTracker: Sendable {
 
     private var durations: [StageDuration] = []
     private var running: (index: Int, sinceMs: Int)?
-    private(set) var trace: TraceRecorder
+    /// When its stages began, ended and ticked.
+    public private(set) var trace: TraceRecorder
 
     /// - Parameters:
     ///   - plan: what the job is going to do, if it said so.
@@ -89,6 +90,14 @@ public struct ProgressTracker: Sendable {
             list(route.names.map { StageOutline(name: $0) })
         }
         adopt(plan)
+    }
+
+    /// The stages that the job's plan or its pipeline announced; none when they were taken as they came.
+    public var announced: [StageOutline] {
+        switch source {
+        case .plan, .pipeline: stages.filter { !$0.isExtra && $0.outline.probability > 0 }.map(\.outline)
+        case .route, .found: []
+        }
     }
 
     static func seconds(_ ms: Int) -> Double { Double(ms) / 1000 }

@@ -50,6 +50,8 @@ public enum WorkerLimits {
     public static let queues = 64
     /// States that wait for Redis: one per phase or stage change, the newest of the rest.
     static let pendingMilestones = 16
+    /// Pipelines a worker remembers to have run.
+    static let seenPipelines = 256
     /// Log lines that wait for Redis; older ones are dropped and counted.
     static let pendingLogLines = 500
     /// How long a `finish`, `fail` or `release` is repeated: by then the lease was lost long ago and `reap` has decided.

@@ -175,10 +175,13 @@ extension Worker {
     private func makeRun(_ claim: Claim, directory: String, files: GatewayFiles?) -> JobRun {
         let stop = StopOrder()
         let heartbeat = Doorbell(eventLoop)
-        let (number, isDraining, isFull) = state.withLock { state in
+        let (number, isDraining, isFull, isFirst) = state.withLock { state in
             state.running[claim.lease.fence] = Running(job: claim.lease.job, stop: stop, heartbeat: heartbeat)
             state.claims += 1
-            return (state.claims, state.stage >= .draining, state.running.count >= configuration.concurrency)
+            // Names come from submitters; a forgotten one only costs a hint.
+            if state.seenPipelines.count == WorkerLimits.seenPipelines { state.seenPipelines.removeAll() }
+            let isFirst = state.seenPipelines.insert(claim.pipeline).inserted
+            return (state.claims, state.stage >= .draining, state.running.count >= configuration.concurrency, isFirst)
         }
         metrics.running.add(1)
         recordBell.ring()
@@ -200,6 +203,7 @@ extension Worker {
             stop: stop,
             heartbeatBell: heartbeat,
             eventLoop: eventLoop,
+            isFirstOfItsPipeline: isFirst,
             isShuttingDown: { [weak self] in self?.isStopping ?? true }
         )
     }

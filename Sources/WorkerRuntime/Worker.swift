@@ -31,6 +31,8 @@ public final class Worker: Service {
         var claims = 0
         /// The last claim left nothing in the line: what comes later leaves a token.
         var isLineEmpty = false
+        /// Pipelines of which a job ran here.
+        var seenPipelines: Set<String> = []
         var finished = 0
         var failed = 0
         var crashLoop = CrashLoopGuard()

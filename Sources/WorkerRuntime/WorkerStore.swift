@@ -24,6 +24,9 @@ protocol WorkerStore: ProgressStore {
     func claim(queue: String, worker: String, nonce: String, labels: [String]) async throws(StoreError) -> ClaimOutcome
     func waitForWork(queues: [String], labels: [String], atMost: Duration) async throws(StoreError)
     func release(_ lease: Lease) async throws(StoreError) -> LeaseStatus
+    func statistics(pipeline: String) async throws(StoreError) -> LearnedStatistics
+    func learn(_ record: LearningRecord, pipeline: String, lease: Lease) async throws(StoreError) -> LearnOutcome
+    func setTrace(_ job: JobID, json: String) async throws(StoreError)
     func reap(queue: String) async throws(StoreError) -> ReapReport
     func registerWorker(_ record: WorkerRecord) async throws(StoreError) -> WorkerOrders
     func removeWorker(_ id: String, instance: String) async throws(StoreError)

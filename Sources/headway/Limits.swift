@@ -68,6 +68,8 @@ enum Limits {
     // Replay
     /// Jobs that run at once in a replay.
     static let replayedJobs = 10_000
+    /// An export of learned durations: at most 1024 fields.
+    static let statisticsFileBytes = 4 << 20
     /// A file of traces; a job has a few kB.
     static let traceFileBytes = 64 << 20
 }

@@ -91,6 +91,17 @@ final class FlakyStore: WorkerStore {
     func release(_ lease: Lease) async throws(StoreError) -> LeaseStatus {
         try await through("release") { () throws(StoreError) in try await store.release(lease) }
     }
+    func statistics(pipeline: String) async throws(StoreError) -> LearnedStatistics {
+        try await through("statistics", pipeline) { () throws(StoreError) in try await store.statistics(pipeline: pipeline) }
+    }
+    func learn(_ record: LearningRecord, pipeline: String, lease: Lease) async throws(StoreError) -> LearnOutcome {
+        try await through("learn", pipeline) { () throws(StoreError) in
+            try await store.learn(record, pipeline: pipeline, lease: lease)
+        }
+    }
+    func setTrace(_ job: JobID, json: String) async throws(StoreError) {
+        try await through("trace", json) { () throws(StoreError) in try await store.setTrace(job, json: json) }
+    }
     func reap(queue: String) async throws(StoreError) -> ReapReport {
         try await through("reap") { () throws(StoreError) in try await store.reap(queue: queue) }
     }

@@ -20,12 +20,23 @@ final class JobProgress: Sendable {
     }
 
     private let state: Mutex<State>
+    private let hints: JobHints
     private let bell: Doorbell
     private let nowMs: @Sendable () -> Int
     private let minimumGapMs: Int
 
-    init(pipeline: Pipeline, plan: [PlannedStage], policy: ReportPolicy, bell: Doorbell, nowMs: @escaping @Sendable () -> Int) {
-        state = Mutex(State(tracker: ProgressTracker(pipeline: pipeline, plan: plan, startedAtMs: nowMs()), lastNewsAtMs: nowMs()))
+    init(
+        pipeline: Pipeline,
+        plan: [PlannedStage],
+        statistics: LearnedStatistics = LearnedStatistics(),
+        hints: JobHints = JobHints(),
+        policy: ReportPolicy,
+        bell: Doorbell,
+        nowMs: @escaping @Sendable () -> Int
+    ) {
+        let tracker = ProgressTracker(pipeline: pipeline, plan: plan, statistics: statistics, hints: hints, startedAtMs: nowMs())
+        state = Mutex(State(tracker: tracker, lastNewsAtMs: nowMs()))
+        self.hints = hints
         self.bell = bell
         self.nowMs = nowMs
         minimumGapMs = policy.minimumGapMs
@@ -108,6 +119,15 @@ final class JobProgress: Sendable {
         state.withLock { state in
             defer { state.preview = nil }
             return state.preview
+        }
+    }
+
+    /// The end has come: what there is to learn from the job, should it turn out to be a good end.
+    func finish() -> JobLesson {
+        state.withLock { state in
+            let record = state.tracker.finish(atMs: nowMs())
+            let trace = TraceJSON.text(state.tracker.trace, plan: state.tracker.announced, hints: hints)
+            return JobLesson(record: record, traceJSON: trace)
         }
     }
 

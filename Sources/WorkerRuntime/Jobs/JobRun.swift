@@ -21,11 +21,13 @@ struct JobRun: Sendable {
     let heartbeatBell: Doorbell
     /// For timers.
     let eventLoop: any EventLoop
+    /// No job of this pipeline ran here before.
+    let isFirstOfItsPipeline: Bool
     /// True once the worker shuts down: ends are then repeated for a short time only.
     let isShuttingDown: @Sendable () -> Bool
 
     var environment: WorkerEnvironment { configuration.environment }
-    private var lease: Lease { claim.lease }
+    var lease: Lease { claim.lease }
 
     var limits: RunLimits {
         RunLimits(
@@ -43,6 +45,8 @@ struct JobRun: Sendable {
         let progress = JobProgress(
             pipeline: pipeline,
             plan: claim.planJSON.flatMap(GeneratorLine.plan(json:)) ?? [],
+            statistics: await learned(),
+            hints: hints,
             policy: policy,
             bell: bell,
             nowMs: environment.nowMs
@@ -79,7 +83,9 @@ struct JobRun: Sendable {
         let sign = sign(of: outcome, startedMs: startMs)
         let action = EndAction.decide(outcome, stop: stop.reason, limits: limits)
         if action != .nothing { await reporter.flush() }
+        let lesson = progress.finish()
         let end = await write(action, progress: progress)
+        if end == .complete { await teach(lesson) }
         // Without a gateway the results live here.
         if files != nil || end != .complete { directory.remove() }
         return (end, sign)

@@ -36,6 +36,8 @@ struct Headway: AsyncParsableCommand {
             HealthCommand.self,
             ScriptsCommand.self,
             BenchCommand.self,
+            StatsCommand.self,
+            TraceCommand.self,
             ReplayCommand.self,
             ConfigCommand.self,
         ]
