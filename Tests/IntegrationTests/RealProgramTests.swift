@@ -19,7 +19,10 @@ import Testing
         defer { fclose(file) }
         var random = SeededGenerator(1)
         let words = (0..<2000).map { _ in
-            String(decoding: (0..<Int.random(in: 2...9, using: &random)).map { _ in UInt8.random(in: 97...112, using: &random) }, as: UTF8.self)
+            String(
+                decoding: (0..<Int.random(in: 2...9, using: &random)).map { _ in UInt8.random(in: 97...112, using: &random) },
+                as: UTF8.self
+            )
         }
         for _ in 0..<lines { fputs((0..<10).map { _ in random.pick(words) }.joined(separator: " ") + "\n", file) }
         return path
@@ -33,7 +36,8 @@ import Testing
         try await eventually(within: .seconds(120), "the bar is on its way") {
             guard let snapshot = try await deployment.store.snapshot(job) else { return false }
             let fields = snapshot.fields
-            if fields["steps"] == "\(steps)", fields["stage"] == stage, let step = fields["step"].flatMap(Int.init), step > 0, step < steps {
+            if fields["steps"] == "\(steps)", fields["stage"] == stage, let step = fields["step"].flatMap(Int.init), step > 0, step < steps
+            {
                 if seen.last != step { seen.append(step) }
             }
             return snapshot.phase.isTerminal
@@ -49,7 +53,8 @@ import Testing
 
     @Test(arguments: [[], ["--pty"]]) func tqdmItself(_ flags: [String]) async throws {
         try await Deployment.with { deployment in
-            let command = "seq 150 | while read -r n; do sleep 0.02; echo $n; done | \(try program("tqdm")) --total 150 --desc Copying >/dev/null"
+            let command =
+                "seq 150 | while read -r n; do sleep 0.02; echo $n; done | \(try program("tqdm")) --total 150 --desc Copying >/dev/null"
             try await track(command, stage: "Copying", steps: 150, flags: flags, in: deployment)
         }
     }

@@ -8,30 +8,35 @@ struct LinePatternTests {
         try LinePattern(pattern).firstMatch(in: PatternLine(line.utf8))
     }
 
-    @Test(arguments: [
-        ("Epoch (?<step>\\d+)/(?<steps>\\d+)", "12:00 Epoch 3/10 loss=0.1", ["3", "10"]),
-        ("^frame=\\s*(?<a>\\d+)", "frame=   42 fps", ["42"]), ("^frame", " frame", nil), ("(?<a>\\d+)$", "a 1 b 22", ["22"]),
-        ("(?<a>a|ab)(?<b>c|bcd)(?<c>d*)", "abcd", ["a", "bcd", ""]), ("(?<a>a+?)(?<b>a*)", "aaaa", ["a", "aaa"]),
-        ("(?<a>x)|(?<b>y)", "y", [nil, "y"]), ("(?i)EPOCH (?<a>[a-f]+)", "epoch BEEF", ["BEEF"]), ("(?<a>.)é", "aéb", ["a"]),
-        ("(?<a>[^\\s:]+):", "12:00 loss: 3", ["12"]), ("\\b(?<a>\\d{2,3})\\b", "1 12345 123", ["123"]), ("(?<a>\\d{3})", "12 345", ["345"]),
-        ("(?:ab){2}(?<a>.*)", "abababx", ["abx"]), ("a\\.b(?<a>\\W)", "a.b-", ["-"]), ("(?<a>[]a-]+)", "x]-a", ["]-a"]),
-        ("(?<a>[\\d.]+)%", "at 45.5% now", ["45.5"]), ("", "x", []), ("(?<a>)", "x", [""]), ("日(?<a>.)語", "日本語", ["本"]),
-        ("(?<a>\\S+) it/s", "1.8 it/s", ["1.8"]), ("(?<a>[^a])", "aab", ["b"]), ("(?i)(?<a>[^a]+)", "aAbB", ["bB"]),
-        ("(?<a>\\d+(?:\\.\\d+)?)", "v1.25.3", ["1.25"]), ("x{0}y(?<a>z?)", "y", [""]), ("(?<a>[^\\D]+)", "ab12", ["12"]),
-    ] as [(String, String, [String?]?)])
+    @Test(
+        arguments: [
+            ("Epoch (?<step>\\d+)/(?<steps>\\d+)", "12:00 Epoch 3/10 loss=0.1", ["3", "10"]),
+            ("^frame=\\s*(?<a>\\d+)", "frame=   42 fps", ["42"]), ("^frame", " frame", nil), ("(?<a>\\d+)$", "a 1 b 22", ["22"]),
+            ("(?<a>a|ab)(?<b>c|bcd)(?<c>d*)", "abcd", ["a", "bcd", ""]), ("(?<a>a+?)(?<b>a*)", "aaaa", ["a", "aaa"]),
+            ("(?<a>x)|(?<b>y)", "y", [nil, "y"]), ("(?i)EPOCH (?<a>[a-f]+)", "epoch BEEF", ["BEEF"]), ("(?<a>.)é", "aéb", ["a"]),
+            ("(?<a>[^\\s:]+):", "12:00 loss: 3", ["12"]), ("\\b(?<a>\\d{2,3})\\b", "1 12345 123", ["123"]),
+            ("(?<a>\\d{3})", "12 345", ["345"]),
+            ("(?:ab){2}(?<a>.*)", "abababx", ["abx"]), ("a\\.b(?<a>\\W)", "a.b-", ["-"]), ("(?<a>[]a-]+)", "x]-a", ["]-a"]),
+            ("(?<a>[\\d.]+)%", "at 45.5% now", ["45.5"]), ("", "x", []), ("(?<a>)", "x", [""]), ("日(?<a>.)語", "日本語", ["本"]),
+            ("(?<a>\\S+) it/s", "1.8 it/s", ["1.8"]), ("(?<a>[^a])", "aab", ["b"]), ("(?i)(?<a>[^a]+)", "aAbB", ["bB"]),
+            ("(?<a>\\d+(?:\\.\\d+)?)", "v1.25.3", ["1.25"]), ("x{0}y(?<a>z?)", "y", [""]), ("(?<a>[^\\D]+)", "ab12", ["12"]),
+        ] as [(String, String, [String?]?)]
+    )
     func whatIsMeantIsFound(_ pattern: String, _ line: String, _ groups: [String?]?) throws {
         #expect(try match(pattern, line) == groups)
     }
 
-    @Test(arguments: [
-        ("(", .unexpectedEnd), (")", .unexpectedCharacter), ("a)", .unexpectedCharacter), ("[a", .unexpectedEnd), ("[", .unexpectedEnd),
-        ("*", .badQuantifier), ("a**", .badQuantifier), ("a{", .badQuantifier), ("a{2,1}", .badQuantifier), ("a{101}", .badQuantifier),
-        ("a{,3}", .badQuantifier), ("^*", .badQuantifier), ("{2}", .badQuantifier), ("\\", .unexpectedEnd), ("\\q", .unknownEscape),
-        ("\\1", .unknownEscape), ("(?=a)", .unsupported), ("(?!a)", .unsupported), ("(?<=a)", .unsupported), ("a(?i)", .unsupported),
-        ("(?P<a>b)", .unsupported), ("(?<>b)", .badGroupName), ("(?<a b>c)", .badGroupName), ("(?<a>b)(?<a>c)", .badGroupName),
-        ("[b-a]", .badRange), ("[\\d-z]", .badRange), ("((a{90}){90}){90}", .tooLarge), (String(repeating: "a", count: 501), .tooLong),
-        (String(repeating: "(", count: 30), .tooDeep), ("a++", .badQuantifier), ("(?<a", .badGroupName), ("a{1", .badQuantifier),
-    ] as [(String, LinePatternError.Code)])
+    @Test(
+        arguments: [
+            ("(", .unexpectedEnd), (")", .unexpectedCharacter), ("a)", .unexpectedCharacter), ("[a", .unexpectedEnd), ("[", .unexpectedEnd),
+            ("*", .badQuantifier), ("a**", .badQuantifier), ("a{", .badQuantifier), ("a{2,1}", .badQuantifier), ("a{101}", .badQuantifier),
+            ("a{,3}", .badQuantifier), ("^*", .badQuantifier), ("{2}", .badQuantifier), ("\\", .unexpectedEnd), ("\\q", .unknownEscape),
+            ("\\1", .unknownEscape), ("(?=a)", .unsupported), ("(?!a)", .unsupported), ("(?<=a)", .unsupported), ("a(?i)", .unsupported),
+            ("(?P<a>b)", .unsupported), ("(?<>b)", .badGroupName), ("(?<a b>c)", .badGroupName), ("(?<a>b)(?<a>c)", .badGroupName),
+            ("[b-a]", .badRange), ("[\\d-z]", .badRange), ("((a{90}){90}){90}", .tooLarge), (String(repeating: "a", count: 501), .tooLong),
+            (String(repeating: "(", count: 30), .tooDeep), ("a++", .badQuantifier), ("(?<a", .badGroupName), ("a{1", .badQuantifier),
+        ] as [(String, LinePatternError.Code)]
+    )
     func badExpressionsAreRefused(_ pattern: String, _ code: LinePatternError.Code) {
         do {
             _ = try LinePattern(pattern)
@@ -117,7 +122,9 @@ struct LinePatternTests {
 
     @Test func aPatternBecomesAnUpdate() throws {
         let pattern = ProgressPattern(
-            match: try LinePattern("(?<stage>\\w+) (?<step>\\S+)/(?<steps>\\d+)(?: (?<percent>\\S+)%)?(?: image (?<item>\\d+) of (?<items>\\d+))?(?<message>.*)")
+            match: try LinePattern(
+                "(?<stage>\\w+) (?<step>\\S+)/(?<steps>\\d+)(?: (?<percent>\\S+)%)?(?: image (?<item>\\d+) of (?<items>\\d+))?(?<message>.*)"
+            )
         )
         #expect(
             pattern.update(for: PatternLine("bake 3.0/10 45.5% image 1 of 2 hello".utf8))

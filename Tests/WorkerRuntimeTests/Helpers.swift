@@ -33,7 +33,7 @@ func runScript(
     adding variables: [String: String] = [:],
     log: EventLog = EventLog()
 ) async throws -> BackendResult {
-    let environment = SubprocessBackend.processEnvironment().merging(variables) { _, added in added }
+    let environment = GeneratorCommand.processEnvironment().merging(variables) { _, added in added }
     return try await withTemporaryDirectory { path in
         try await SubprocessBackend(command: program + [script], grace: grace, usesTerminal: usesTerminal, environment: environment)
             .run(
