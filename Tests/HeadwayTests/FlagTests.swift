@@ -17,10 +17,10 @@ struct FlagTests {
     }
 
     /// What an operator does once to a queue is said on the command line alone: a variable that was left in the environment must
-    /// not purge or limit anything.
+    /// not purge or limit anything. Nor may two runs get one id.
     private static let once: Set<String> = [
         "--off", "--wait", "--ready", "--delayed", "--parked", "--dead", "--yes", "--job", "--code", "--max-depth", "--max-running",
-        "--tenant-max-queued", "--tenant-max-running", "--tenant", "--weight", "--max-queued", "--fix",
+        "--tenant-max-queued", "--tenant-max-running", "--tenant", "--weight", "--max-queued", "--fix", "--replace", "--job-name",
     ]
 
     @Test func everyFlagIsASetting() {
