@@ -32,7 +32,7 @@ test: setup ## every test, with the time of each suite
 	@scripts/test.sh
 
 soak: debug ## jobs through workers that are killed, frozen and cut off, for SECONDS (600); SEED repeats a schedule
-	HEADWAY_SOAK_SECONDS=$(or $(SECONDS),600) $(if $(SEED),HEADWAY_SOAK_SEED=$(SEED)) swift test --skip-build --filter SoakTests
+	SOAK_SECONDS=$(or $(SECONDS),600) $(if $(SEED),SOAK_SEED=$(SEED)) swift test --skip-build --filter SoakTests
 
 bench: build ## figures of docs/performance.md
 	@scripts/bench.sh

@@ -12,20 +12,20 @@ import Testing
 /// Thousands of jobs through workers that are killed, frozen and cut off, by a seeded schedule; and afterwards every one of them
 /// is accounted for.
 ///
-/// Runs where `HEADWAY_SOAK_SECONDS` is set (`make soak`; 0 is the short form). `HEADWAY_SOAK_SEED` repeats a run as far as the
-/// machine allows: the schedule is the same, the machine's own timing is not.
-@Suite(.serialized, .timeLimit(.minutes(60)), .enabled(if: getenv("HEADWAY_SOAK_SECONDS") != nil)) struct SoakTests {
+/// `SOAK_SECONDS` makes it longer (`make soak`), `SOAK_SEED` repeats a run as far as the machine allows: the schedule is the
+/// same, the machine's own timing is not.
+@Suite(.serialized, .timeLimit(.minutes(60))) struct SoakTests {
     private static func number(_ name: String) -> Int? { getenv(name).flatMap { Int(String(cString: $0)) } }
 
     @Test func everyJobEndsOnceWhateverBecomesOfItsWorkers() async throws {
-        let seed = Self.number("HEADWAY_SOAK_SEED") ?? Int.random(in: 0...999_999)
+        let seed = Self.number("SOAK_SEED") ?? Int.random(in: 0...999_999)
         print("soak seed \(seed)")
         var settings = StoreSettings()
         settings.lease = SoakWorker.lease
         settings.cancelGrace = .seconds(3)
         settings.reapInterval = .milliseconds(200)
         try await Deployment.with(settings: settings) { deployment in
-            let soak = try await Soak(deployment, seed: seed, seconds: Self.number("HEADWAY_SOAK_SECONDS").flatMap { $0 > 0 ? $0 : nil })
+            let soak = try await Soak(deployment, seed: seed, seconds: Self.number("SOAK_SECONDS").flatMap { $0 > 0 ? $0 : nil })
             do {
                 try await soak.run()
             } catch {
@@ -40,6 +40,8 @@ final class Soak: Sendable {
     private struct State {
         var accepted: [JobID] = []
         var isOver = false
+        /// Why a worker's place gave up.
+        var failure: (any Error)?
         var ended: [String: [String]] = [:]
         var cursor = "-"
     }
@@ -47,9 +49,9 @@ final class Soak: Sendable {
     private static let queue = "soak"
     private static let fairQueue = "fair"
     private static let slots = 4
-    private static let shortJobs = 500
+    private static let shortJobs = 200
     /// Waiting and running jobs at once, at most.
-    private static let backlog = 250
+    private static let backlog = 100
     private static let tenants = ["ant", "bee", "cat", "dog"]
 
     private let deployment: Deployment
@@ -104,7 +106,12 @@ final class Soak: Sendable {
                         queues: [Self.queue, Self.fairQueue],
                         seed: self.seed
                     )
-                    try await worker.run { self.state.withLock { $0.isOver } }
+                    do {
+                        try await worker.run { self.state.withLock { $0.isOver } }
+                    } catch {
+                        self.state.withLock { $0.failure = error }
+                        throw error
+                    }
                     // It goes on, whole, until the last job has ended.
                     try await eventually(within: .seconds(180), "seed \(self.seed): every job ended: \(self.left)") { self.left.isEmpty }
                     return worker.troubles
@@ -145,7 +152,8 @@ final class Soak: Sendable {
             if count % 500 == 0 { _ = try? await store.redis.send(["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]) }
             let accepted = count
             try await eventually(within: .seconds(120), "seed \(seed): the backlog shrinks") {
-                accepted - self.watcher.endedCount < Self.backlog
+                if let failure = self.state.withLock({ $0.failure }) { throw failure }
+                return accepted - self.watcher.endedCount < Self.backlog
             }
         }
         for doomed in doomed { await cancel(doomed.job) }
