@@ -12,9 +12,9 @@ import Testing
 /// Thousands of jobs through workers that are killed, frozen and cut off, by a seeded schedule; and afterwards every one of them
 /// is accounted for.
 ///
-/// `SOAK_SECONDS` makes it longer (`make soak`), `SOAK_SEED` repeats a run as far as the machine allows: the schedule is the
-/// same, the machine's own timing is not.
-@Suite(.serialized, .timeLimit(.minutes(60))) struct SoakTests {
+/// Runs where `SOAK_SECONDS` is set (`make soak`; 0 is the short form). `SOAK_SEED` repeats a run as far as the machine allows: the
+/// schedule is the same, the machine's own timing is not.
+@Suite(.serialized, .timeLimit(.minutes(60)), .enabled(if: getenv("SOAK_SECONDS") != nil)) struct SoakTests {
     private static func number(_ name: String) -> Int? { getenv(name).flatMap { Int(String(cString: $0)) } }
 
     @Test func everyJobEndsOnceWhateverBecomesOfItsWorkers() async throws {
