@@ -65,7 +65,8 @@ extension TCPProxy.Relays {
         }
         for channel in channels {
             switch mode {
-            case .open: channel.setOption(.autoRead, value: true).whenSuccess { channel.read() }
+            // Without a read of our own: one that is asked for before the channel is active is never done, and bars all later ones.
+            case .open: _ = channel.setOption(.autoRead, value: true)
             case .cut: channel.close(promise: nil)
             case .stalled: _ = channel.setOption(.autoRead, value: false)
             }
@@ -94,7 +95,8 @@ extension TCPProxy.Relays {
         }
         channel.closeFuture.whenComplete { _ in self.state.withLock { _ = $0.channels.removeValue(forKey: id) } }
         switch mode {
-        case .open: channel.setOption(.autoRead, value: true).whenSuccess { channel.read() }
+        // Without a read of our own: one that is asked for before the channel is active is never done, and bars all later ones.
+        case .open: _ = channel.setOption(.autoRead, value: true)
         case .cut: channel.close(promise: nil)
         case .stalled: break
         }

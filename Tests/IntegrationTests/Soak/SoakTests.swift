@@ -49,9 +49,9 @@ final class Soak: Sendable {
     private static let queue = "soak"
     private static let fairQueue = "fair"
     private static let slots = 4
-    private static let shortJobs = 200
+    private static let shortJobs = 1000
     /// Waiting and running jobs at once, at most.
-    private static let backlog = 100
+    private static let backlog = 250
     private static let tenants = ["ant", "bee", "cat", "dog"]
 
     private let deployment: Deployment

@@ -69,15 +69,15 @@ struct SoakWorker {
                 try start()
             case .frozen:
                 process?.process.signal(SIGSTOP)
-                try await pause(200...2500)
+                try await pause(200...3500)
                 process?.process.signal(SIGCONT)
             case .cut:
                 proxy.set(.cut)
-                try await pause(100...2500)
+                try await pause(100...3500)
                 proxy.set(.open)
             case .stalled:
                 proxy.set(.stalled)
-                try await pause(100...3000)
+                try await pause(100...4500)
                 proxy.set(.open)
             }
             if let exit = process?.process.exit {
