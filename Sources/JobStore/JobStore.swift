@@ -1,3 +1,4 @@
+import NIOCore
 public import RedisLink
 
 /// The job queue and the progress of its jobs, in Redis: every change of a job is one Lua script, every read a plain command.
@@ -123,6 +124,8 @@ struct ScriptReply {
         guard values.indices.contains(index), let text = values[index].string, !text.isEmpty else { return nil }
         return text
     }
+
+    func buffer(_ index: Int) -> ByteBuffer? { values.indices.contains(index) ? values[index].buffer : nil }
 
     func int(_ index: Int) -> Int? { values.indices.contains(index) ? values[index].int : nil }
 

@@ -4,20 +4,36 @@
 /// all of them cost 5 µs a call, as much as ten commands.
 enum ScriptLinker {
     /// - Parameter shared: definitions at the left margin, each `local function NAME` or `local NAME = …` with everything indented
-    ///   below it; they may use those before them.
+    ///   below it; they may use those before them. A function whose first line ends in `-- rarely` is made, with what only it
+    ///   needs, when it is called: most calls then do without its parts.
     static func link(_ shared: String, into script: String) -> String {
+        let all = definitions(of: shared)
         var used = names(in: script)
-        var kept: [Substring] = []
-        for definition in definitions(of: shared).reversed() where !used.isDisjoint(with: definition.names) {
-            used.formUnion(names(in: definition.text))
-            kept.append(definition.text)
+        var kept: Set<Int> = []
+        for index in all.indices.reversed() where !used.isDisjoint(with: all[index].names) {
+            kept.insert(index)
+            if !all[index].isRare { used.formUnion(names(in: all[index].text)) }
         }
-        return kept.reversed().joined() + script
+        return kept.sorted().map { all[$0].isRare ? wrapped($0, of: all, without: kept) : String(all[$0].text) }.joined() + script
+    }
+
+    /// A function that makes itself and what it needs at each call.
+    private static func wrapped(_ index: Int, of all: [Definition], without kept: Set<Int>) -> String {
+        var used = names(in: all[index].text)
+        var inner: [Substring] = [all[index].text]
+        for index in all.indices.prefix(index).reversed() where !kept.contains(index) && !used.isDisjoint(with: all[index].names) {
+            used.formUnion(names(in: all[index].text))
+            inner.append(all[index].text)
+        }
+        let name = all[index].names.first ?? ""
+        return "local function \(name)(...)\n" + inner.reversed().joined() + "return \(name)(...)\nend\n"
     }
 
     private struct Definition {
         var names: Set<Substring>
         var text: Substring
+
+        var isRare: Bool { text.prefix { $0 != "\n" }.hasSuffix("-- rarely") }
     }
 
     private static func definitions(of shared: String) -> [Definition] {
