@@ -51,7 +51,7 @@ import Testing
         }
         var leases = [try await fixture.claim().lease]
         _ = try await store.advance(leases[0], write: 1, to: .generating(40))
-        _ = try await store.appendLog(leases[0], [LogLine(stream: "stderr", text: "x")], droppedBefore: 0)
+        _ = try await store.appendLog(leases[0], write: nil, [LogLine(stream: "stderr", text: "x")], droppedBefore: 0)
         for id in ["a1", "a2", "a3", "a4"] { _ = try await fixture.submit(id, change: asTenant("acme")) }
         _ = try await store.cancel(fixture.job("group~2"), by: "me", reason: nil)
         for _ in 0..<2 { leases.append(try await fixture.claim().lease) }
