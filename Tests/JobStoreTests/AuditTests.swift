@@ -34,7 +34,11 @@ import Testing
         func asTenant(_ tenant: String) -> (inout JobSubmission) -> Void { { $0.owner = Owner("\(tenant)/u") } }
 
         _ = try await fixture.submit("ended") { $0.priority = 9 }
-        _ = try await store.finish(fixture.claim().lease, as: .complete, resultJSON: "{}", stagesMs: [])
+        let taught = try await fixture.claim().lease
+        var random = SeededGenerator(1)
+        _ = try await store.finish(taught, as: .complete, resultJSON: "{}", stagesMs: [])
+        _ = try await store.learn(StatisticsTests.record(&random), pipeline: "p", lease: taught)
+        try await store.setTrace(taught.job, json: "{}")
         _ = try await fixture.submit("dead") {
             $0.priority = 9
             $0.maxAttempts = 1

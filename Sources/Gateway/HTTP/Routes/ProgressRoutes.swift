@@ -42,7 +42,9 @@ struct ProgressRoutes: Sendable {
         let lease = Lease(job: job, queue: Keys.heldQueue, fence: token, worker: "")
         let store = store(body)
         // Before the end, which takes the token away.
-        if !body.log.isEmpty, try await store.appendLog(lease, write: body.write, body.log, droppedBefore: 0) == .lost { throw Self.lost(job) }
+        if !body.log.isEmpty, try await store.appendLog(lease, write: body.write, body.log, droppedBefore: 0) == .lost {
+            throw Self.lost(job)
+        }
         if let phase = body.end { return try await end(lease, as: phase, body) }
         return try await report(lease, body, store)
     }
