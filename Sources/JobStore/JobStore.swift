@@ -119,6 +119,12 @@ struct ScriptReply {
     let status: String
     let values: [RESPValue]
 
+    /// The answer of another script that follows the first status.
+    func dropFirst() -> ScriptReply? {
+        guard values.count > 1, let status = values[1].string else { return nil }
+        return ScriptReply(script: script, status: status, values: Array(values.dropFirst()))
+    }
+
     /// The text at `index`, nil when absent or empty.
     func text(_ index: Int) -> String? {
         guard values.indices.contains(index), let text = values[index].string, !text.isEmpty else { return nil }

@@ -8,4 +8,5 @@
 --         {'empty', next_due_ms or ''} or {'paused'}
 -- The same nonce returns the same claim, so a lost reply costs nothing.
 local base = string.match(KEYS[1], '^(.-{[^}]*}:)')
-return claim_next(base, now_ms(), ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6], 7)
+local at, now = now_ms()
+return claim_next(base, at, now, ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6], 7)

@@ -145,8 +145,8 @@ local function take(base, q, verb, worker, nonce, lease, new_epoch, set, job, s,
 end
 
 -- The answer of claim.lua, which says what it means. label: where the worker's labels begin in ARGV.
-local function claim_next(base, at, verb, queue, worker, nonce, lease, new_epoch, label) -- rarely
-  local q, now, labels = queue_base(base, queue), int(at), nil
+local function claim_next(base, at, now, verb, queue, worker, nonce, lease, new_epoch, label)
+  local q, labels = queue_base(base, queue), nil
   for i = label, #ARGV do
     labels = labels or {}
     labels[ARGV[i]] = true

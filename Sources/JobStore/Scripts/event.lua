@@ -21,9 +21,13 @@ local function split_job_key(key)
   return string.sub(key, 1, tag), string.sub(key, tag + 5)
 end
 
+-- The time in milliseconds, as a number and as text.
 local function now_ms()
   local t = redis.call('TIME')
-  return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+  local micro = t[2]
+  if #micro < 6 then micro = string.format('%06d', micro) end
+  local text = t[1] .. string.sub(micro, 1, 3)
+  return tonumber(text), text
 end
 
 -- Exact for integers up to 2^53, and they are all we count with.

@@ -49,8 +49,8 @@ end
 -- The score of one more job of a tenant, and the tenant's tag after it, from the tenant's tag so far, the band's clock and the
 -- tenant's weight (texts or nil).
 local function tagged(band, own, clock, weight)
-  local tag = math.min(math.max(tonumber(own or '0'), tonumber(clock or '0')), BAND - 1)
-  return int(band * BAND + tag), int(tag + math.max(1, math.floor(COST / tonumber(weight or '1') + 0.5)))
+  local tag = math.min(math.max(tonumber(own or 0), tonumber(clock or 0)), BAND - 1)
+  return int(band * BAND + tag), int(tag + (weight and math.max(1, math.floor(COST / tonumber(weight) + 0.5)) or COST))
 end
 
 -- The same, read and written.

@@ -8,6 +8,8 @@
 -- Returns {'new', id, body}, {'exists', id, body, seq, phase, owner}, {'conflict'}, {'gone'}, {'full', limit}, {'tenant_full', limit}, {'draining'},
 -- {'no_group'}, {'group_full', limit} or {'group_ended'}
 local WAIT_MS = 24 * 3600 * 1000
+-- That and what is kept of every job (KEEP_MS in event.lua).
+local LIFE_MS = '691200000'
 local IDEMPOTENCY_MS = '86400000'
 local AUDIT_WAITING_MS = 60 * 60 * 1000
 
@@ -83,8 +85,8 @@ if tenant_limit and tonumber(redis.call('HGET', q .. 'tenant:' .. tenant, 'queue
   return { 'tenant_full', int(tenant_limit) }
 end
 
-local at = now_ms()
-local now, delay = int(at), tonumber(ARGV[4])
+local at, now = now_ms()
+local delay = ARGV[4] ~= '0' and tonumber(ARGV[4]) or 0
 local expires = ARGV[5] ~= '' and tonumber(ARGV[5]) or at + delay + WAIT_MS
 if expected then
   s.children = children_json({ expected = expected })
@@ -100,11 +102,11 @@ redis.call('HSET', key, 'v', '1', 'id', job, 'queue', queue, 'pipeline', ARGV[7]
   'max_attempts', ARGV[11], 'ttl_ms', ARGV[12], 'phase', 'QUEUED', 'percent', '0.0', 'phase_percent', '0.0', 'attempt', '1',
   'created_at', now, 'updated_at', now, 'expires_at', int(expires), 'seq', '1', 'body', body, score and 'score' or 'v', score or '1')
 if more then redis.call('HSET', key, unpack(more)) end
-redis.call('PEXPIRE', key, int(math.max(0, expires - at) + tonumber(KEEP_MS)))
+redis.call('PEXPIRE', key, expires - at == WAIT_MS and LIFE_MS or int(math.max(0, expires - at) + tonumber(KEEP_MS)))
 if digest then redis.call('SET', idem, digest, 'PX', IDEMPOTENCY_MS) end
 redis.call('ZADD', q .. 'deadlines', int(math.min(expires, at + AUDIT_WAITING_MS)), job)
 if waits then
-  local queued = int(tonumber(t[1] or '0') + 1)
+  local queued = int((t[1] or 0) + 1)
   if tag then
     redis.call('HSET', t_key, 'queued', queued, t_field, tag)
   else
