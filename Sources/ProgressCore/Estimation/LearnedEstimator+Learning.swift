@@ -53,7 +53,7 @@ extension LearnedEstimator {
     private func learn(_ stage: RunningStage, duration: Double, into record: inout LearningRecord) {
         let name = stage.outline.name
         let forecast = stage.forecast
-        let y = log(duration)
+        let y = log(duration) - Tuning.normalise * statistics.workerFactor(hints.worker)
         func add(_ field: String, _ values: [Double]) {
             record.additions.append(.init(field: field, decay: Tuning.forgetting, terms: .values(values)))
         }
@@ -62,7 +62,7 @@ extension LearnedEstimator {
             let limit = min(1.2, 4 * forecast.median.variance.squareRoot())
             let clipped = min(max(residual, -limit), limit)
             add(StageKey.residuals(name), [1, clipped * clipped])
-            let bin = ResidualHistogram.bin(of: y - stage.mu)
+            let bin = ResidualHistogram.bin(of: log(duration) - stage.mu)
             record.additions.append(
                 .init(
                     field: StageKey.histogram(name),

@@ -247,7 +247,7 @@ public struct LearnedEstimator: Sendable {
                 sum.add(Remaining(seconds: rest, variance: 4 * rest * rest))
             }
         }
-        let total = sum.distribution(sharedVariance: ahead.variance)
+        let total = sum.distribution(sharedVariance: ahead.variance, elapsed: elapsed)
         result.phaseRemainingMs = phaseRest * 1000
         show(total, elapsed: elapsed, in: &result)
         return result

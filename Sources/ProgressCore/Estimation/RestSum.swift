@@ -107,7 +107,7 @@ struct RestSum {
         }
     }
 
-    func distribution(sharedVariance: Double) -> Distribution {
+    func distribution(sharedVariance: Double, elapsed: Double) -> Distribution {
         func outcome(_ low: (Bool, Bool)) -> Case {
             var one = Case(rest: certain, scaled: scaled)
             one.take(first, low: low.0)
@@ -119,7 +119,8 @@ struct RestSum {
         guard first != nil else {
             let median = exp(all.mu)
             let doubt = Tuning.barCaution * all.sigma * all.sigma + Tuning.barDoubt * max(0, all.sigma - Tuning.showableSpread)
-            return Distribution(median: median, sigma: all.sigma, barRest: median * exp(min(doubt, 20)))
+            let tilt = Tuning.shortness * all.sigma * all.sigma * median / (median + elapsed)
+            return Distribution(median: median * exp(-tilt), sigma: all.sigma, barRest: median * exp(min(doubt, 20)))
         }
         let cases: InlineArray<4, Case> = [all, outcome((false, true)), outcome((true, false)), outcome((false, false))]
         var mean = 0.0
@@ -132,17 +133,26 @@ struct RestSum {
             bounds.0 = min(bounds.0, cases[index].mu - 3 * cases[index].sigma)
             bounds.1 = max(bounds.1, cases[index].mu + 3 * cases[index].sigma)
         }
+        var tilted = cases
+        var total = 0.0
+        for index in cases.indices where cases[index].share > 0 {
+            let m = exp(cases[index].mu), v = cases[index].sigma * cases[index].sigma
+            let c = Tuning.mixShortness * m / (m + elapsed)
+            tilted[index].mu -= c * v
+            tilted[index].share *= pow(m + elapsed, -Tuning.mixShortness)
+            total += tilted[index].share
+        }
         // The median of a mixture has no formula; 26 halvings of six σ are exact to a millionth.
         for _ in 0..<26 {
             let middle = (bounds.0 + bounds.1) / 2
             var below = 0.0
             for index in cases.indices where cases[index].share > 0 {
-                below += cases[index].share * Normal.cumulative((middle - cases[index].mu) / cases[index].sigma)
+                below += tilted[index].share / total * Normal.cumulative((middle - tilted[index].mu) / tilted[index].sigma)
             }
             if below < 0.5 { bounds.0 = middle } else { bounds.1 = middle }
         }
         let variance = log(max(square / (mean * mean), 1))
         let sigma = max(variance, Tuning.leastWidth * Tuning.leastWidth).squareRoot()
-        return Distribution(median: exp((bounds.0 + bounds.1) / 2), sigma: sigma, barRest: mean)
+        return Distribution(median: exp((bounds.0 + bounds.1) / 2), sigma: sigma, barRest: exp((1 - Tuning.barMean) * (bounds.0 + bounds.1) / 2 + Tuning.barMean * log(mean)))
     }
 }

@@ -70,13 +70,18 @@ enum Tuning {
     /// A σ above which no number is shown.
     static let showableSpread = 0.7
     /// A rising estimate glides: it grows by at most this factor (as a logarithm) per job duration.
-    static let riseRate = 15.0
+    static let riseRate = 10.0
+
+    static let shortness = 0.7
+    static let mixShortness = 1.0
+    static let barMean = 1.0
+    static let normalise = 1.0
 
     // MARK: Bar
 
     /// How eagerly a bar that is behind catches up, and how much one that is ahead slows down.
     static let catchUp = 8.0
-    static let slowDown = 10.0
+    static let slowDown = 8.0
     static let slowest = 0.15
     /// The bar follows an estimate that is longer than the median by these shares of variance and of excess spread: being
     /// ahead and having to wait is what people mind.
