@@ -31,6 +31,7 @@ extension LearnedEstimator {
             let deviation = log(max(total - first.elapsed, 1e-3) / first.rest) / first.sigma
             record.deviations[bucket] = min(max(deviation, -100), 100)
         }
+        learnCommon(into: &record)
         var errors = (sum: 0.0, weight: 0.0)
         for (slot, stage) in stages.enumerated() {
             guard let duration = stage.duration, duration.isFinite else { continue }
@@ -48,6 +49,28 @@ extension LearnedEstimator {
         if errors.weight > 0 { record.workerError = errors.sum / errors.weight }
         record.route = route
         return record
+    }
+
+    /// What each stage's residual has in common with the weighted mean of the others'.
+    private func learnCommon(into record: inout LearningRecord) {
+        var total = (sum: 0.0, weight: 0.0)
+        func part(_ stage: RunningStage) -> (residual: Double, weight: Double)? {
+            guard let duration = stage.duration, duration.isFinite, stage.forecast.weight > 3 else { return nil }
+            let (residual, _) = stage.residual(ofLog: log(duration))
+            return (min(max(residual, -Tuning.commonClip), Tuning.commonClip), exp(stage.mu))
+        }
+        for stage in stages {
+            guard let (residual, weight) = part(stage) else { continue }
+            total.sum += weight * residual
+            total.weight += weight
+        }
+        for stage in stages {
+            guard let (residual, weight) = part(stage), total.weight - weight > 0.01 * total.weight else { continue }
+            let others = (total.sum - weight * residual) / (total.weight - weight)
+            record.additions.append(
+                .init(field: StageKey.common(stage.outline.name), decay: Tuning.forgetting, terms: .values([1, residual * others]))
+            )
+        }
     }
 
     private func learn(_ stage: RunningStage, duration: Double, into record: inout LearningRecord) {

@@ -87,11 +87,18 @@ public struct LearnedEstimator: Sendable {
         stages = list
         let jobs = stages.dropFirst().reduce(0) { $0 + $1.forecast.weight }
         let isCold = jobs < Tuning.trustedJobs * Double(stages.count - 1)
-        if factor.isUntouched { factor = JobFactor(variance: isCold ? Tuning.coldJobVariance : Tuning.jobVariance) }
         planned = 0
+        var common = 0.0
         for index in stages.indices {
-            stages[index].update(factor: factor)
-            planned += exp(stages[index].mu)
+            let seconds = exp(stages[index].mu)
+            planned += seconds
+            common += seconds * stages[index].forecast.common
+        }
+        common = min(max(common / planned, Tuning.leastJobVariance), Tuning.mostJobVariance)
+        if factor.isUntouched { factor = JobFactor(variance: isCold ? Tuning.coldJobVariance : common) }
+        for index in stages.indices {
+            let loading = isCold ? 1 : min(stages[index].forecast.common / common, Tuning.largestLoading)
+            stages[index].update(factor: factor, loading: 1 + Tuning.loadingOn * (loading - 1))
         }
     }
 
@@ -153,7 +160,8 @@ public struct LearnedEstimator: Sendable {
         }
         guard slot > 0 else { return }
         let (residual, variance) = stages[slot].residual(ofLog: log(spent))
-        factor.observe(residual, weight: spent / (spent + 0.1 * planned) / factor.own(variance))
+        let loading = stages[slot].loading
+        factor.observe(residual, loading: loading, weight: spent / (spent + 0.1 * planned) / factor.own(variance, loading))
     }
 
     /// The stages `range` are over, or will not run.
@@ -218,10 +226,14 @@ public struct LearnedEstimator: Sendable {
             let (residual, variance) = stages[slot].residual(ofLog: rate.log)
             let time = max(stages[slot].tickTime, 1e-3)
             var seen = factor
-            seen.observe(residual, weight: time / (time + 0.1 * planned) / (factor.own(variance) + rate.variance))
+            let loading = stages[slot].loading
+            seen.observe(
+                residual,
+                loading: loading,
+                weight: time / (time + 0.1 * planned) / (factor.own(variance, loading) + rate.variance)
+            )
             ahead = seen.estimate
         }
-        let scale = exp(ahead.mean)
         var phaseRest = 0.0
         let elapsed = max(0, now - startedAt)
         if stages.count == 1 {
@@ -238,7 +250,7 @@ public struct LearnedEstimator: Sendable {
                 } else if stages[slot].share > 0 {
                     addPartial(slot, to: &sum, shared: shared)
                 } else if slot > 0 {
-                    sum.addLater(stages[slot], scale: scale)
+                    sum.addLater(stages[slot], scale: exp(stages[slot].loading * ahead.mean))
                 }
                 if stages[slot].outline.phase == phase { phaseRest += sum.mean - before }
             }
@@ -272,8 +284,9 @@ public struct LearnedEstimator: Sendable {
             return stage.ticks > 1 && quiet > Tuning.stallFactor * gap + 2
         }
         if let modes = stage.forecast.modes, stage.share == 0 {
-            let low = LogNormal(mu: duration.mu + modes.low.mu, variance: factor.own(modes.low.variance) + shared.variance)
-            let high = LogNormal(mu: duration.mu + modes.high.mu, variance: factor.own(modes.high.variance) + shared.variance)
+            let common = stage.loading * stage.loading * shared.variance
+            let low = LogNormal(mu: duration.mu + modes.low.mu, variance: factor.own(modes.low.variance, stage.loading) + common)
+            let high = LogNormal(mu: duration.mu + modes.high.mu, variance: factor.own(modes.high.variance, stage.loading) + common)
             let alive = (modes.share * low.survival(elapsed), (1 - modes.share) * high.survival(elapsed))
             let share = alive.0 + alive.1 > 1e-12 ? alive.0 / (alive.0 + alive.1) : 0
             sum.addEither(share, low.remaining(after: elapsed), high.remaining(after: elapsed))

@@ -15,7 +15,8 @@ struct RestSum {
         var share: Double
         var low: Remaining
         var high: Remaining
-        var isScaled: Bool
+        /// How much of the job factor it feels.
+        var loading: Double
     }
 
     struct Distribution {
@@ -36,7 +37,7 @@ struct RestSum {
     mutating func addEither(_ share: Double, _ low: Remaining, _ high: Remaining) {
         if share < 0.02 { return add(high) }
         if share > 0.98 { return add(low) }
-        put(Either(share: share, low: low, high: high, isScaled: false))
+        put(Either(share: share, low: low, high: high, loading: 0))
     }
 
     /// A stage that has not begun.
@@ -48,13 +49,13 @@ struct RestSum {
         }
         let share = min(max(stage.outline.probability, 0), 1)
         if let modes = stage.forecast.modes, share == 1 {
-            return put(Either(share: modes.share, low: scaled(stage.later.low), high: scaled(stage.later.high), isScaled: true))
+            return put(Either(share: modes.share, low: scaled(stage.later.low), high: scaled(stage.later.high), loading: stage.loading))
         }
         var rest = scaled(stage.later.low)
         if let modes = stage.forecast.modes { rest = Self.mixed(modes.share, rest, scaled(stage.later.high)) }
         if share < 1 { rest = Self.mixed(share, rest, Remaining(seconds: 0, variance: 0)) }
         add(rest)
-        self.scaled += rest.seconds
+        self.scaled += stage.loading * rest.seconds
     }
 
     private mutating func put(_ either: Either) {
@@ -65,7 +66,7 @@ struct RestSum {
             second = either
         } else {
             add(rest)
-            if either.isScaled { scaled += rest.seconds }
+            scaled += either.loading * rest.seconds
             return
         }
         mean += rest.seconds
@@ -94,7 +95,7 @@ struct RestSum {
             let part = low ? either.low : either.high
             rest.seconds += part.seconds
             rest.variance += part.variance
-            if either.isScaled { scaled += part.seconds }
+            scaled += either.loading * part.seconds
         }
 
         /// - Parameter shared: variance of the job factor.

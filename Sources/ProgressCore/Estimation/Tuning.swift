@@ -32,6 +32,14 @@ enum Tuning {
     // MARK: What all stages of a job share
 
     static let jobVariance = 0.02
+    /// How many jobs this counts against what was seen, and the bounds of what is made of both.
+    static let commonWeight = 4.0
+    static let leastJobVariance = 0.002
+    static let mostJobVariance = 0.5
+    static let largestLoading = 1.5
+    static let loadingOn = 1.0
+    static let leastOwnShare = 0.3
+    static let commonClip = 1.2
     static let coldJobVariance = 0.35
     /// Now and then a job is altogether different (another machine, contention): its variance and its share of jobs.
     static let oddJobVariance = 0.35
