@@ -25,20 +25,20 @@ enum Tuning {
     static let smallestSpread = 0.04
     static let largestVariance = 9.0
     /// Jobs that the spread assumed above counts as.
-    static let spreadWeight = 2.5
+    static let spreadWeight = 1.5
     /// From this many jobs on a key is trusted, see `StageForecast`.
     static let trustedJobs = 1.5
 
     // MARK: What all stages of a job share
 
-    static let jobVariance = 0.02
+    static let jobVariance = 0.04
     /// How many jobs this counts against what was seen, and the bounds of what is made of both.
     static let commonWeight = 4.0
     static let leastJobVariance = 0.002
     static let mostJobVariance = 0.5
     static let largestLoading = 1.5
     static let loadingOn = 1.0
-    static let leastOwnShare = 0.3
+    static let leastOwnShare = 0.2
     static let commonClip = 1.2
     static let coldJobVariance = 0.35
     /// Now and then a job is altogether different (another machine, contention): its variance and its share of jobs.
