@@ -120,7 +120,7 @@ struct RestSum {
         guard first != nil else {
             let median = exp(all.mu)
             let doubt = Tuning.barCaution * all.sigma * all.sigma + Tuning.barDoubt * max(0, all.sigma - Tuning.showableSpread)
-            let tilt = Tuning.shortness * all.sigma * all.sigma * median / (median + elapsed)
+            let tilt = Tuning.shortness * min(all.sigma * all.sigma, Tuning.tiltVariance) * median / (median + elapsed)
             return Distribution(median: median * exp(-tilt), sigma: all.sigma, barRest: median * exp(min(doubt, 20)))
         }
         let cases: InlineArray<4, Case> = [all, outcome((false, true)), outcome((true, false)), outcome((false, false))]

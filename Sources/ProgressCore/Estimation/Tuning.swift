@@ -8,9 +8,9 @@ enum Tuning {
     /// The same for the histogram of residuals, which needs more jobs to show two heaps.
     static let histogramForgetting = 0.985
     /// Weight of a parent key (other classes, other temperature) against the key's own jobs, in jobs.
-    static let parentWeight = 1.0
+    static let parentWeight = 0.7
     /// Weight of a declared duration, and of no declaration at all, against one job.
-    static let declaredWeight = 0.2
+    static let declaredWeight = 0.1
     static let undeclaredWeight = 0.02
     /// Duration of a stage of which nothing is known, in seconds.
     static let undeclaredSeconds = 8.0
@@ -81,6 +81,7 @@ enum Tuning {
     static let riseRate = 10.0
 
     static let shortness = 0.7
+    static let tiltVariance = 0.2
     static let mixShortness = 1.0
     static let barMean = 1.0
     static let normalise = 1.0
