@@ -12,7 +12,7 @@ import Testing
         return Lease(job: JobID.make(unixMs: number, random: &random), queue: "gpu", fence: "e:\(number)", worker: "w1")
     }
 
-    private static func record(_ random: inout SeededGenerator, stages: Range<Int> = 0..<6) -> LearningRecord {
+    static func record(_ random: inout SeededGenerator, stages: Range<Int> = 0..<6) -> LearningRecord {
         var record = LearningRecord(worker: "w\(Int.random(in: 0..<3, using: &random))")
         func numbers(_ count: Int) -> [Double] {
             [1] + (1..<count).map { _ in Double.random(in: -5...5, using: &random) * (random.chance(5) ? 1e-7 : 1) }
