@@ -2,7 +2,7 @@ import Glibc
 
 /// What can be said of the rest of a job.
 public struct ProgressEstimate: Sendable, Hashable {
-    /// Median of the remaining time, and its 80 % interval.
+    /// The remaining time, and its 80 % interval.
     public var remainingMs = 0.0
     public var lowMs = 0.0
     public var highMs = 0.0
@@ -87,18 +87,14 @@ public struct LearnedEstimator: Sendable {
         stages = list
         let jobs = stages.dropFirst().reduce(0) { $0 + $1.forecast.weight }
         let isCold = jobs < Tuning.trustedJobs * Double(stages.count - 1)
-        planned = 0
-        var common = 0.0
-        for index in stages.indices {
-            let seconds = exp(stages[index].mu)
-            planned += seconds
-            common += seconds * stages[index].forecast.common
-        }
-        common = min(max(common / planned, Tuning.leastJobVariance), Tuning.mostJobVariance)
+        planned = stages.reduce(0) { $0 + exp($1.mu) }
+        // A job is as variable as its stages have shared so far, the longer ones first; each feels it as much as it shared.
+        let shared = stages.reduce(0) { $0 + exp($1.mu) * $1.forecast.common } / planned
+        let common = min(max(shared, Tuning.jobVariances.lowerBound), Tuning.jobVariances.upperBound)
         if factor.isUntouched { factor = JobFactor(variance: isCold ? Tuning.coldJobVariance : common) }
         for index in stages.indices {
             let loading = isCold ? 1 : min(stages[index].forecast.common / common, Tuning.largestLoading)
-            stages[index].update(factor: factor, loading: 1 + Tuning.loadingOn * (loading - 1))
+            stages[index].update(factor: factor, loading: loading)
         }
     }
 
@@ -225,13 +221,10 @@ public struct LearnedEstimator: Sendable {
         if let slot = current, slot > 0, let rate = stages[slot].rate {
             let (residual, variance) = stages[slot].residual(ofLog: rate.log)
             let time = max(stages[slot].tickTime, 1e-3)
-            var seen = factor
             let loading = stages[slot].loading
-            seen.observe(
-                residual,
-                loading: loading,
-                weight: time / (time + 0.1 * planned) / (factor.own(variance, loading) + rate.variance)
-            )
+            let precision = 1 / (factor.own(variance, loading) + rate.variance)
+            var seen = factor
+            seen.observe(residual, loading: loading, weight: time / (time + 0.1 * planned) * precision)
             ahead = seen.estimate
         }
         var phaseRest = 0.0
@@ -303,7 +296,7 @@ public struct LearnedEstimator: Sendable {
     }
 
     private mutating func show(_ total: RestSum.Distribution, elapsed: Double, in result: inout ProgressEstimate) {
-        var rest = total.median
+        var rest = total.estimate
         if let shown, elapsed > shown.at, shown.seconds > 0 {
             let passed = (elapsed - shown.at) / (elapsed + shown.seconds)
             rest = min(rest, shown.seconds * exp(min(Tuning.riseRate * passed, 50)))

@@ -20,7 +20,11 @@ struct RestSum {
     }
 
     struct Distribution {
-        var median: Double
+        /// The median of what may come, each outcome weighted by one over the duration that the job then has.
+        ///
+        /// It has the least expected error as a share of the job's duration: ten seconds are much for a short job and little
+        /// for a long one.
+        var estimate: Double
         /// Of the logarithm.
         var sigma: Double
         /// Cautious expectation, for the bar.
@@ -106,6 +110,13 @@ struct RestSum {
             mu = log(rest.seconds) - variance / 2
             sigma = max(variance, Tuning.leastWidth * Tuning.leastWidth).squareRoot()
         }
+
+        /// How much the weight one over duration moves the median of the logarithm: it is exp(-cx) near the median, with c the
+        /// share of the duration that is still to come, and a normal distribution times that has its mean moved by cσ².
+        func shortening(_ elapsed: Double) -> Double {
+            let median = exp(mu)
+            return Tuning.shortness * min(sigma * sigma, Tuning.shortnessVariance) * median / (median + elapsed)
+        }
     }
 
     func distribution(sharedVariance: Double, elapsed: Double) -> Distribution {
@@ -120,8 +131,7 @@ struct RestSum {
         guard first != nil else {
             let median = exp(all.mu)
             let doubt = Tuning.barCaution * all.sigma * all.sigma + Tuning.barDoubt * max(0, all.sigma - Tuning.showableSpread)
-            let tilt = Tuning.shortness * min(all.sigma * all.sigma, Tuning.tiltVariance) * median / (median + elapsed)
-            return Distribution(median: median * exp(-tilt), sigma: all.sigma, barRest: median * exp(min(doubt, 20)))
+            return Distribution(estimate: median * exp(-all.shortening(elapsed)), sigma: all.sigma, barRest: median * exp(min(doubt, 20)))
         }
         let cases: InlineArray<4, Case> = [all, outcome((false, true)), outcome((true, false)), outcome((false, false))]
         var mean = 0.0
@@ -134,26 +144,24 @@ struct RestSum {
             bounds.0 = min(bounds.0, cases[index].mu - 3 * cases[index].sigma)
             bounds.1 = max(bounds.1, cases[index].mu + 3 * cases[index].sigma)
         }
-        var tilted = cases
+        var weighted = cases
         var total = 0.0
         for index in cases.indices where cases[index].share > 0 {
-            let m = exp(cases[index].mu), v = cases[index].sigma * cases[index].sigma
-            let c = Tuning.mixShortness * m / (m + elapsed)
-            tilted[index].mu -= c * v
-            tilted[index].share *= pow(m + elapsed, -Tuning.mixShortness)
-            total += tilted[index].share
+            weighted[index].share /= elapsed + exp(cases[index].mu)
+            weighted[index].mu -= cases[index].shortening(elapsed)
+            total += weighted[index].share
         }
         // The median of a mixture has no formula; 26 halvings of six σ are exact to a millionth.
         for _ in 0..<26 {
             let middle = (bounds.0 + bounds.1) / 2
             var below = 0.0
             for index in cases.indices where cases[index].share > 0 {
-                below += tilted[index].share / total * Normal.cumulative((middle - tilted[index].mu) / tilted[index].sigma)
+                below += weighted[index].share * Normal.cumulative((middle - weighted[index].mu) / weighted[index].sigma)
             }
-            if below < 0.5 { bounds.0 = middle } else { bounds.1 = middle }
+            if below < 0.5 * total { bounds.0 = middle } else { bounds.1 = middle }
         }
         let variance = log(max(square / (mean * mean), 1))
         let sigma = max(variance, Tuning.leastWidth * Tuning.leastWidth).squareRoot()
-        return Distribution(median: exp((bounds.0 + bounds.1) / 2), sigma: sigma, barRest: exp((1 - Tuning.barMean) * (bounds.0 + bounds.1) / 2 + Tuning.barMean * log(mean)))
+        return Distribution(estimate: exp((bounds.0 + bounds.1) / 2), sigma: sigma, barRest: mean)
     }
 }

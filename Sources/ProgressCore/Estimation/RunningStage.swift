@@ -52,7 +52,9 @@ struct RunningStage {
     }
 
     /// A forecast that has one mode has it twice.
-    private static func later(_ forecast: StageForecast, mu: Double, factor: JobFactor, loading: Double) -> (low: Remaining, high: Remaining) {
+    private static func later(_ forecast: StageForecast, mu: Double, factor: JobFactor, loading: Double) -> (
+        low: Remaining, high: Remaining
+    ) {
         func remaining(_ offset: Double, _ variance: Double) -> Remaining {
             let part = LogNormal(mu: mu + offset, variance: factor.own(variance, loading))
             return Remaining(seconds: part.mean, variance: part.spread)

@@ -31,14 +31,14 @@ enum Tuning {
 
     // MARK: What all stages of a job share
 
+    /// Variance before any was seen, and how many jobs that counts against what was seen.
     static let jobVariance = 0.04
-    /// How many jobs this counts against what was seen, and the bounds of what is made of both.
     static let commonWeight = 4.0
-    static let leastJobVariance = 0.002
-    static let mostJobVariance = 0.5
+    static let jobVariances = 0.002...0.5
+    /// How much of it a stage feels at most, and the least part of a stage's variance that is its own.
     static let largestLoading = 1.5
-    static let loadingOn = 1.0
     static let leastOwnShare = 0.2
+    /// A residual enters what stages have in common by at most this.
     static let commonClip = 1.2
     static let coldJobVariance = 0.35
     /// Now and then a job is altogether different (another machine, contention): its variance and its share of jobs.
@@ -66,25 +66,29 @@ enum Tuning {
     static let fleetSignalGain = 0.3
     static let fleetThreshold = 0.7
     static let fleetGain = 0.05...0.7
+    /// What of a worker's speed is taken out before a duration is learned. The rest moves into the sums over some hundred jobs:
+    /// a speed that stays becomes the stage's own.
+    static let speedShare = 0.9
     /// The least change that counts as one.
     static let signalFloor = 0.02
 
+    // MARK: Estimate
+
+    /// An error counts by its share of the job's duration, so the short outcomes weigh more: see `RestSum`. The whole of that
+    /// would be 1; the variance it works on is bounded, as a guess of a developer errs on the short side.
+    static let shortness = 0.7
+    static let shortnessVariance = 0.2
+
     // MARK: Interval (adaptive conformal inference, Gibbs and Candès 2021)
 
-    static let calibrationGain = 0.07
-    static let firstQuantile = 1.6
+    static let calibrationGain = 0.05
+    static let firstQuantile = 1.45
     /// The interval is at least this wide on each side of the estimate.
     static let leastWidth = 0.02
     /// A σ above which no number is shown.
     static let showableSpread = 0.7
     /// A rising estimate glides: it grows by at most this factor (as a logarithm) per job duration.
     static let riseRate = 10.0
-
-    static let shortness = 0.7
-    static let tiltVariance = 0.2
-    static let mixShortness = 1.0
-    static let barMean = 1.0
-    static let normalise = 1.0
 
     // MARK: Bar
 
