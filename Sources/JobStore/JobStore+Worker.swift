@@ -103,7 +103,12 @@ extension JobStore {
     /// Appends log lines; lossy, capped by count and bytes. Lines over `StoreLimits.logLineBytes` must be cut before.
     ///
     /// - Parameter droppedBefore: lines the caller dropped since its last write, added to the stream's counter.
-    public func appendLog(_ lease: Lease, _ lines: [LogLine], droppedBefore: Int) async throws(StoreError) -> LeaseStatus {
+    public func appendLog(
+        _ lease: Lease,
+        write: Int?,
+        _ lines: [LogLine],
+        droppedBefore: Int
+    ) async throws(StoreError) -> LeaseStatus {
         guard lines.count <= StoreLimits.logLinesPerWrite, lines.allSatisfy({ $0.text.utf8.count <= StoreLimits.logLineBytes }) else {
             throw StoreError(
                 .invalid,
@@ -114,7 +119,8 @@ extension JobStore {
             of: await run(
                 Scripts.log,
                 keys: [keys.job(lease.job)],
-                [verb, .string(lease.fence), .int(droppedBefore)] + lines.flatMap { [.string($0.stream), .string($0.text)] }
+                [verb, .string(lease.fence), write.map { .int($0) } ?? "", .int(droppedBefore)]
+                    + lines.flatMap { [.string($0.stream), .string($0.text)] }
             )
         )
     }

@@ -132,7 +132,7 @@ public struct Keys: Sendable, Hashable {
 
     private static func plainKind(_ name: Substring) -> KeyKind {
         switch name {
-        case "meta", "queues", "workers": .lasting
+        case "meta", "queues", "workers", "stats": .lasting
         case "audit": .passing
         default: name.hasPrefix("worker:") ? .passing : .unknown
         }
@@ -144,7 +144,7 @@ public struct Keys: Sendable, Hashable {
         switch name[..<colon] {
         case "job": return JobID(String(rest)).map { .job($0) } ?? .unknown
         case "milestones": return .milestones
-        case "log", "preview", "idem", "claim": return .passing
+        case "log", "preview", "trace", "idem", "claim": return .passing
         case "group":
             // `:` may be part of an id, and such an id may end like this: then the group is looked at all the same.
             if rest.hasSuffix(":eta") { return .passing }

@@ -74,6 +74,13 @@ public struct ReportSchedule: Sendable {
         return now >= due ? .sendNow : .wait(untilMs: due)
     }
 
+    /// Whether `state` holds words of the generator that were not sent: where the bar stands alone is none.
+    public func isNews(_ state: ProgressState) -> Bool {
+        let last = last?.state
+        return state.step != last?.step || state.steps != last?.steps || state.item != last?.item || state.items != last?.items
+            || state.message != last?.message || (last != nil && (state.phase != last?.phase || state.stage != last?.stage))
+    }
+
     /// Records that `state` was written.
     public mutating func sent(_ state: ProgressState, atMs now: Int) {
         if last.map({ $0.state.phase != state.phase || $0.state.stage != state.stage }) ?? true {

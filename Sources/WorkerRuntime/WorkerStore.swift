@@ -6,7 +6,7 @@ public import ProgressCore
 public protocol ProgressStore: Sendable {
     func heartbeat(_ lease: Lease) async throws(StoreError) -> LeaseStatus
     func advance(_ lease: Lease, write: Int, to state: ProgressState) async throws(StoreError) -> AdvanceOutcome
-    func appendLog(_ lease: Lease, _ lines: [LogLine], droppedBefore: Int) async throws(StoreError) -> LeaseStatus
+    func appendLog(_ lease: Lease, write: Int?, _ lines: [LogLine], droppedBefore: Int) async throws(StoreError) -> LeaseStatus
     func setPreview(_ lease: Lease, image: ByteBuffer, contentType: String) async throws(StoreError) -> LeaseStatus
     func finish(
         _ lease: Lease,

@@ -40,6 +40,42 @@ import Testing
         }
     }
 
+    @Test func itsProgressGoesThroughAGateway() async throws {
+        try await Deployment.with { deployment in
+            let gateway = try await deployment.gateway()
+            let script = """
+                echo '{"stage":"sketch","step":3,"steps":4,"message":"almost"}' >&3; echo hello; echo woe >&2; exit 3
+                """
+            let process = try deployment.headway(
+                "run",
+                ["run", "--job-name", "g", "--gateway", gateway.url, "--", "sh", "-c", "exec 3>&$HEADWAY_PROGRESS_FD; " + script]
+            )
+            #expect(try await process.process.waitForExit(within: .seconds(60)) == .status(3))
+            #expect(process.output == "hello\n")
+            let job = try #require(JobID("g"))
+            let end = try await deployment.waitForEnd(job)
+            #expect(end.phase == .failed)
+            let seen = ["stage", "step", "message"].map { end.fields[$0] }
+            #expect(seen == ["sketch", "3", "almost"])
+            let logs = try await deployment.store.logs(job, limit: 10)
+            #expect(Set(logs.map { "\($0.stream) \($0.text)" }) == ["stdout hello", "stderr woe"])
+        }
+    }
+
+    @Test func aGatewayThatIsNotThereDoesNotStopTheCommand() async throws {
+        try await Deployment.with { deployment in
+            let process = try deployment.headway("run", ["run", "--gateway", "http://127.0.0.1:1", "--", "sh", "-c", "echo done"])
+            #expect(try await process.process.waitForExit(within: .seconds(120)) == .status(0))
+            #expect(process.output == "done\n")
+            let refused = try deployment.headway(
+                "both",
+                ["run", "--gateway", "http://127.0.0.1:1", "--redis", "redis://127.0.0.1:1", "--", "true"]
+            )
+            #expect(try await refused.process.waitForExit(within: .seconds(60)) == .status(2))
+            #expect(refused.errors.contains("exclude each other"))
+        }
+    }
+
     @Test func itRunsWithoutRedis() async throws {
         try await Deployment.with { deployment in
             let process = try run("a", "echo done", in: deployment, redis: "redis://127.0.0.1:1")

@@ -34,7 +34,11 @@ import Testing
         func asTenant(_ tenant: String) -> (inout JobSubmission) -> Void { { $0.owner = Owner("\(tenant)/u") } }
 
         _ = try await fixture.submit("ended") { $0.priority = 9 }
-        _ = try await store.finish(fixture.claim().lease, as: .complete, resultJSON: "{}", stagesMs: [])
+        let taught = try await fixture.claim().lease
+        var random = SeededGenerator(1)
+        _ = try await store.finish(taught, as: .complete, resultJSON: "{}", stagesMs: [])
+        _ = try await store.learn(StatisticsTests.record(&random), pipeline: "p", lease: taught)
+        try await store.setTrace(taught.job, json: "{}")
         _ = try await fixture.submit("dead") {
             $0.priority = 9
             $0.maxAttempts = 1
@@ -51,7 +55,7 @@ import Testing
         }
         var leases = [try await fixture.claim().lease]
         _ = try await store.advance(leases[0], write: 1, to: .generating(40))
-        _ = try await store.appendLog(leases[0], [LogLine(stream: "stderr", text: "x")], droppedBefore: 0)
+        _ = try await store.appendLog(leases[0], write: nil, [LogLine(stream: "stderr", text: "x")], droppedBefore: 0)
         for id in ["a1", "a2", "a3", "a4"] { _ = try await fixture.submit(id, change: asTenant("acme")) }
         _ = try await store.cancel(fixture.job("group~2"), by: "me", reason: nil)
         for _ in 0..<2 { leases.append(try await fixture.claim().lease) }

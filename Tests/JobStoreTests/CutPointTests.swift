@@ -12,7 +12,7 @@ import Testing
         { store, lease in _ = try await store.advance(lease, write: 1, to: ProgressState(phase: .analyzing, percent: 1, stage: "load")) },
         { store, lease in _ = try await store.heartbeat(lease) },
         { store, lease in _ = try await store.advance(lease, write: 2, to: .generating(40)) },
-        { store, lease in _ = try await store.appendLog(lease, [LogLine(stream: "stderr", text: "x")], droppedBefore: 0) },
+        { store, lease in _ = try await store.appendLog(lease, write: nil, [LogLine(stream: "stderr", text: "x")], droppedBefore: 0) },
         { store, lease in _ = try await store.setPreview(lease, image: ByteBuffer(bytes: [0xff, 0xd8, 0xff]), contentType: "image/jpeg") },
         { store, lease in
             _ = try await store.advance(lease, write: 3, to: ProgressState(phase: .postProcessing, percent: 90, stage: "export"))

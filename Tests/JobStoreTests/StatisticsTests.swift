@@ -12,7 +12,7 @@ import Testing
         return Lease(job: JobID.make(unixMs: number, random: &random), queue: "gpu", fence: "e:\(number)", worker: "w1")
     }
 
-    private static func record(_ random: inout SeededGenerator, stages: Range<Int> = 0..<6) -> LearningRecord {
+    static func record(_ random: inout SeededGenerator, stages: Range<Int> = 0..<6) -> LearningRecord {
         var record = LearningRecord(worker: "w\(Int.random(in: 0..<3, using: &random))")
         func numbers(_ count: Int) -> [Double] {
             [1] + (1..<count).map { _ in Double.random(in: -5...5, using: &random) * (random.chance(5) ? 1e-7 : 1) }
@@ -21,6 +21,7 @@ import Testing
             record.additions.append(.init(field: "s|stage \(stage)|a100|0", decay: 0.975, terms: .values(numbers(9))))
             record.additions.append(.init(field: "s|stage \(stage)|*|0", decay: 0.975, terms: .values(numbers(9))))
             record.additions.append(.init(field: "r|stage \(stage)", decay: 0.975, terms: .values(numbers(2))))
+            record.additions.append(.init(field: "g|stage \(stage)", decay: 0.975, terms: .values(numbers(2))))
             let bin = Int.random(in: 0..<48, using: &random)
             record.additions.append(.init(field: "h|stage \(stage)", decay: 0.985, terms: .bin(bin, width: 48)))
             if random.chance(50) {

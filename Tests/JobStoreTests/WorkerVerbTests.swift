@@ -7,6 +7,25 @@ import Testing
 
 /// The verbs of one job's life, against a real Redis.
 @Suite(.timeLimit(.minutes(5))) struct WorkerVerbTests {
+    @Test func aRepeatedWriteOfLogLinesCountsOnce() async throws {
+        try await StoreFixture.with { fixture in
+            _ = try await fixture.submit("a")
+            let lease = try await fixture.claim().lease
+            func append(_ write: Int?, _ text: String) async throws {
+                let lines = [LogLine(stream: "stderr", text: text), LogLine(stream: "stderr", text: "and " + text)]
+                #expect(try await fixture.store.appendLog(lease, write: write, lines, droppedBefore: 1) == .held)
+            }
+            try await append(1, "one")
+            try await append(1, "one")
+            try await append(2, "two")
+            try await append(2, "two")
+            try await append(nil, "none")
+            try await append(nil, "none")
+            let texts = try await fixture.store.logs(lease.job, limit: 20).map(\.text)
+            #expect(texts == ["one", "and one", "two", "and two", "none", "and none", "none", "and none"])
+        }
+    }
+
     @Test func aJobGoesFromSubmitToComplete() async throws {
         try await StoreFixture.with { fixture in
             let store = fixture.store
@@ -98,7 +117,7 @@ import Testing
             #expect(try await store.finish(stale, as: .complete, resultJSON: "{}", stagesMs: []) == .lost)
             #expect(try await store.fail(stale, error: JobError(code: "x", message: "", isRecoverable: false), stagesMs: []) == .lost)
             #expect(try await store.release(stale) == .lost)
-            #expect(try await store.appendLog(stale, [LogLine(stream: "stderr", text: "x")], droppedBefore: 0) == .lost)
+            #expect(try await store.appendLog(stale, write: nil, [LogLine(stream: "stderr", text: "x")], droppedBefore: 0) == .lost)
             #expect(try await fixture.snapshot(job).fields == before.fields)
             #expect(before.fields["percent"] == "5.0", "a new attempt starts lower and says so")
         }

@@ -16,11 +16,14 @@ final class FlakyStore: WorkerStore {
         case before
         /// The verb runs, its reply is lost.
         case after
+        /// The verb runs, its reply stays out until `letGo()`; it is lost when the task is cancelled.
+        case held
     }
 
     let store: JobStore
     private let faults = Mutex<[String: [Fault]]>([:])
     private let isDown = Mutex(false)
+    private let isHeld = Mutex(true)
     private let log = Mutex<[(verb: String, detail: String, at: ContinuousClock.Instant)]>([])
 
     init(_ store: JobStore) { self.store = store }
@@ -31,6 +34,8 @@ final class FlakyStore: WorkerStore {
     func fail(_ verb: String, _ list: [Fault]) { faults.withLock { $0[verb, default: []] += list } }
     /// Every call fails, as without Redis.
     func setDown(_ value: Bool) { isDown.withLock { $0 = value } }
+    /// Replies that are held arrive.
+    func letGo() { isHeld.withLock { $0 = false } }
     func calls(_ verb: String) -> [(detail: String, at: ContinuousClock.Instant)] {
         log.withLock { $0.filter { $0.verb == verb }.map { ($0.detail, $0.at) } }
     }
@@ -50,6 +55,13 @@ final class FlakyStore: WorkerStore {
         if fault == .before { throw StoreError(.unavailable, "lost on the way there") }
         let result = try await body()
         if fault == .after { throw StoreError(.unavailable, "lost on the way back", mayHaveRun: true) }
+        while fault == .held, isHeld.withLock({ $0 }) {
+            do {
+                try await Task.sleep(for: .milliseconds(5))
+            } catch {
+                throw StoreError(.unavailable, "cut off", mayHaveRun: true)
+            }
+        }
         return result
     }
 
@@ -67,8 +79,10 @@ final class FlakyStore: WorkerStore {
     func advance(_ lease: Lease, write: Int, to state: ProgressState) async throws(StoreError) -> AdvanceOutcome {
         try await through("advance", "\(write)") { () throws(StoreError) in try await store.advance(lease, write: write, to: state) }
     }
-    func appendLog(_ lease: Lease, _ lines: [LogLine], droppedBefore: Int) async throws(StoreError) -> LeaseStatus {
-        try await through("log") { () throws(StoreError) in try await store.appendLog(lease, lines, droppedBefore: droppedBefore) }
+    func appendLog(_ lease: Lease, write: Int?, _ lines: [LogLine], droppedBefore: Int) async throws(StoreError) -> LeaseStatus {
+        try await through("log") { () throws(StoreError) in
+            try await store.appendLog(lease, write: write, lines, droppedBefore: droppedBefore)
+        }
     }
     func setPreview(_ lease: Lease, image: ByteBuffer, contentType: String) async throws(StoreError) -> LeaseStatus {
         try await through("preview") { () throws(StoreError) in

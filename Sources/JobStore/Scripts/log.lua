@@ -1,8 +1,10 @@
 -- include: event
 -- Appends log lines of the backend: lossy, without a seq.
 -- KEYS[1] headway:{p}:job:J
--- ARGV[1] verb   ARGV[2] fence   ARGV[3] lines the writer dropped before these   ARGV[4…] stream, text pairs
+-- ARGV[1] verb   ARGV[2] fence   ARGV[3] number of this write under the fence, or ''
+-- ARGV[4] lines the writer dropped before these   ARGV[5…] stream, text pairs
 -- Returns {'ok', cancel JSON or ''} or {'lost'}
+-- A write that repeats the newest one (its reply was lost) changes nothing.
 -- The stream is capped by count and by bytes: each entry carries the running total of bytes up to and with itself.
 local LINES_MAX = 1000
 local BYTES_MAX = 256 * 1024
@@ -15,15 +17,17 @@ local stream = base .. 'log:' .. job
 local at = now_ms()
 local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
 local total, dropped = 0, 0
+local write = ARGV[3] ~= '' and ARGV[2] .. ':' .. ARGV[3] or ''
 if last then
+  if write ~= '' and last[2][10] == write then return { 'ok', s[4] or '' } end
   total = tonumber(last[2][6])
   dropped = tonumber(last[2][8])
 end
-dropped = dropped + tonumber(ARGV[3])
+dropped = dropped + tonumber(ARGV[4])
 local out = {}
-for i = 4, #ARGV, 2 do
+for i = 5, #ARGV, 2 do
   total = total + #ARGV[i + 1]
-  redis.call('XADD', stream, 'MAXLEN', LINES_MAX, '*', 'stream', ARGV[i], 'text', ARGV[i + 1], 'total', int(total), 'dropped', int(dropped))
+  redis.call('XADD', stream, 'MAXLEN', LINES_MAX, '*', 'stream', ARGV[i], 'text', ARGV[i + 1], 'total', int(total), 'dropped', int(dropped), 'write', write)
   out[#out + 1] = '{"stream":' .. quoted(ARGV[i]) .. ',"text":' .. quoted(ARGV[i + 1]) .. '}'
 end
 for _ = 1, LINES_MAX do

@@ -17,6 +17,7 @@ final class JobProgress: Sendable {
         var lastNewsAtMs: Int
         /// When the reporter looks again without being told.
         var wakeAtMs = Int.min
+        var isClosed = false
     }
 
     private let state: Mutex<State>
@@ -80,6 +81,14 @@ final class JobProgress: Sendable {
 
     // MARK: The reporter's side
 
+    /// The work has ended: the reporter comes to its end, without being cut off in the middle of a write.
+    func close() {
+        state.withLock { $0.isClosed = true }
+        bell.ring()
+    }
+
+    var isClosed: Bool { state.withLock { $0.isClosed } }
+
     func current() -> ProgressState { state.withLock { $0.tracker.state(atMs: nowMs()) } }
 
     /// `state` was written: from now on watchers draw its speed.
@@ -101,15 +110,6 @@ final class JobProgress: Sendable {
             state.lines.removeFirst(lines.count)
             defer { state.droppedLines = 0 }
             return (lines, state.droppedLines)
-        }
-    }
-
-    /// Lines that could not be written; they go back to the front as far as there is room.
-    func putBack(_ lines: [LogLine], dropped: Int) {
-        state.withLock { state in
-            let kept = lines.suffix(max(0, WorkerLimits.pendingLogLines - state.lines.count))
-            state.lines.insert(contentsOf: kept, at: 0)
-            state.droppedLines += dropped + lines.count - kept.count
         }
     }
 

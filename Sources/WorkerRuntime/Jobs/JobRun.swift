@@ -82,7 +82,7 @@ struct JobRun: Sendable {
 
         let sign = sign(of: outcome, startedMs: startMs)
         let action = EndAction.decide(outcome, stop: stop.reason, limits: limits)
-        if action != .nothing { await reporter.flush() }
+        if action != .nothing { await reporter.flush { isShuttingDown() ? store.settings.lease : WorkerLimits.endRetry } }
         let lesson = progress.finish()
         let end = await write(action, progress: progress)
         if end == .complete { await teach(lesson) }
@@ -112,42 +112,42 @@ struct JobRun: Sendable {
         reporter: inout Reporter
     ) async -> WorkOutcome {
         let initial = reporter
-        let (outcome, final) = await withTaskGroup(of: (WorkOutcome?, Reporter?).self) { group in
+        // Beside the others and never cancelled: a write that is cut off may have arrived, and would be repeated by whoever goes on.
+        async let reporting = report(initial)
+        let outcome = await withTaskGroup(of: WorkOutcome?.self) { group in
             group.addTask {
                 await self.keepLease()
-                return (nil, nil)
+                return nil
             }
             group.addTask {
                 await self.watchLimit()
-                return (nil, nil)
+                return nil
             }
             group.addTask {
                 await self.watchQuota(of: directory)
-                return (nil, nil)
+                return nil
             }
             group.addTask {
                 await self.watchStall(progress)
-                return (nil, nil)
+                return nil
             }
-            group.addTask {
-                var reporter = initial
-                await reporter.run()
-                return (nil, reporter)
-            }
-            group.addTask { (await work.value, nil) }
+            group.addTask { await work.value }
             var outcome = WorkOutcome.stopped
-            var final: Reporter?
-            for await (ended, reporter) in group {
-                if let reporter { final = reporter }
-                if let ended {
-                    outcome = ended
-                    group.cancelAll()
-                }
+            for await case let ended? in group {
+                outcome = ended
+                group.cancelAll()
             }
-            return (outcome, final)
+            return outcome
         }
-        if let final { reporter = final }
+        progress.close()
+        reporter = await reporting
         return outcome
+    }
+
+    private func report(_ initial: Reporter) async -> Reporter {
+        var reporter = initial
+        await reporter.run()
+        return reporter
     }
 
     // MARK: The work

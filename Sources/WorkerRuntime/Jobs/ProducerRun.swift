@@ -145,11 +145,11 @@ public final class ProducerRun: Sendable {
         do {
             outcome = try await work.value
         } catch {
-            record.cancel()
+            progress.close()
             if let recorder = await record.value, let error = error as? BackendError { _ = await end(recorder.lease, .fail(error)) }
             throw error
         }
-        record.cancel()
+        progress.close()
         let phase = await finish(outcome, recorder: await record.value)
         switch outcome.exit {
         case .status(let status): return Ended(exit: .status(status), phase: phase)
@@ -178,12 +178,12 @@ public final class ProducerRun: Sendable {
         }
     }
 
-    /// Writes what happens until cancelled; nil when the job was never opened or is not ours any more.
+    /// Writes what happens until the command has ended; nil when the job was never opened or is not ours any more.
     private func record(_ opened: Lease?) async -> Reporter? {
         var lease = opened
         var backoff = Backoff()
-        while lease == nil, !Task.isCancelled {
-            try? await Task.sleep(for: backoff.next(random: configuration.worker.random()))
+        while lease == nil, !progress.isClosed {
+            await bell.wait(atMost: backoff.next(random: configuration.worker.random()))
             do throws(StoreError) {
                 lease = try await store.openJob(submission)
             } catch {
@@ -206,19 +206,12 @@ public final class ProducerRun: Sendable {
             outputDirectory: ".",
             logger: logger
         )
-        let reporter = await withTaskGroup(of: Reporter?.self) { group in
-            group.addTask {
-                await self.keepLease(lease)
-                return nil
-            }
-            group.addTask {
-                var reporter = initial
-                await reporter.run()
-                return reporter
-            }
-            var last: Reporter?
-            for await reporter in group { last = reporter ?? last }
-            return last
+        let reporter = await withTaskGroup(of: Void.self) { group in
+            group.addTask { await self.keepLease(lease) }
+            var reporter = initial
+            await reporter.run()
+            group.cancelAll()
+            return reporter
         }
         return stop.reason == .leaseLost ? nil : reporter
     }
@@ -246,7 +239,7 @@ public final class ProducerRun: Sendable {
 
     private func finish(_ outcome: ProcessSupervisor.Outcome, recorder: Reporter?) async -> Phase? {
         guard var recorder else { return nil }
-        await recorder.flush()
+        await recorder.flush { WorkerLimits.producerEndRetry }
         let wasInterrupted = signals.withLock { $0 } > 0 || stop.reason == .cancelled
         if let failure = outcome.failure {
             return await end(recorder.lease, wasInterrupted ? .acknowledgeCancel : .fail(failure))

@@ -4,8 +4,8 @@ import NIOCore
 import ProgressCore
 import Telemetry
 
-/// Writes the progress, the log lines and the preview of one job, at the pace of its schedule, from its first state until it
-/// is cancelled. Redis that does not answer costs nothing but the states in between: the newest is kept, and on return the
+/// Writes the progress, the log lines and the preview of one job, at the pace of its schedule, from its first state until the
+/// work has ended. Redis that does not answer costs nothing but the states in between: the newest is kept, and on return the
 /// fence decides whether it still counts.
 struct Reporter {
     let store: any ProgressStore
@@ -22,6 +22,9 @@ struct Reporter {
     /// Number of the next write under this lease.
     private var write = 1
     private var backoff = Backoff()
+    /// Lines on their way: sent again as they are when the reply was lost, so that the store knows them.
+    private var lines: (write: Int, lines: [LogLine], dropped: Int)?
+    private var logWrite = 1
     private var nextLogAtMs = 0
     private var nextPreviewAtMs = 0
 
@@ -52,7 +55,7 @@ struct Reporter {
     }
 
     mutating func run() async {
-        while !Task.isCancelled, stop.reason != .leaseLost {
+        while !progress.isClosed, !Task.isCancelled, stop.reason != .leaseLost {
             var pause: Duration
             do throws(StoreError) {
                 var until = try await reportDueStates()
@@ -66,21 +69,40 @@ struct Reporter {
                 pause = backoff.next(random: environment.random())
                 progress.sleepUntil(.min)
             }
+            if progress.isClosed { return }
             await bell.wait(atMost: pause)
         }
     }
 
-    /// Writes what waits at the end of a job, once and without waiting for anything; the end itself comes next.
-    mutating func flush() async {
-        do throws(StoreError) {
-            while let state = progress.firstMilestone, stop.reason != .leaseLost {
-                try await write(state)
-                progress.removeMilestone(state)
+    /// Writes what waits at the end of a job, before the end itself: changes of phase and stage, the newest step, log lines.
+    /// Where Redis does not answer it is tried again until `patience` is over: the end would not arrive either.
+    mutating func flush(patience: () -> Duration) async {
+        let startMs = environment.nowMs()
+        backoff.reset()
+        while stop.reason != .leaseLost {
+            do throws(StoreError) {
+                return try await writeRest()
+            } catch {
+                note(error)
+                let isOver = environment.nowMs() - startMs >= patience().wholeMilliseconds
+                if error.code == .invalid || isOver || Task.isCancelled { return }
             }
-            while progress.hasLines, stop.reason != .leaseLost { try await writeLines() }
-        } catch {
-            note(error)
+            try? await Task.sleep(for: backoff.next(random: environment.random()))
         }
+    }
+
+    private mutating func writeRest() async throws(StoreError) {
+        while let state = progress.firstMilestone, stop.reason != .leaseLost {
+            try await write(state)
+            schedule.sent(state, atMs: environment.nowMs())
+            progress.removeMilestone(state)
+        }
+        let newest = progress.current()
+        if schedule.isNews(newest), stop.reason != .leaseLost {
+            try await write(newest)
+            schedule.sent(newest, atMs: environment.nowMs())
+        }
+        while hasLines, stop.reason != .leaseLost { try await writeLines() }
     }
 
     // MARK: States
@@ -136,12 +158,12 @@ struct Reporter {
 
     private mutating func writeSideChannels() async throws(StoreError) -> Int {
         var next = Int.max
-        if progress.hasLines {
+        if hasLines {
             if environment.nowMs() >= nextLogAtMs {
                 try await writeLines()
                 nextLogAtMs = environment.nowMs() + Self.logIntervalMs
             }
-            if progress.hasLines { next = nextLogAtMs }
+            if hasLines { next = nextLogAtMs }
         }
         if environment.nowMs() >= nextPreviewAtMs, let path = progress.takePreview() {
             nextPreviewAtMs = environment.nowMs() + WorkerLimits.previewIntervalMs
@@ -151,18 +173,26 @@ struct Reporter {
     }
 
     private mutating func writeLines() async throws(StoreError) {
-        let (lines, dropped) = progress.takeLines(atMost: StoreLimits.logLinesPerWrite)
+        let batch: (write: Int, lines: [LogLine], dropped: Int)
+        if let lines {
+            batch = lines
+        } else {
+            let (taken, dropped) = progress.takeLines(atMost: StoreLimits.logLinesPerWrite)
+            batch = (logWrite, taken, dropped)
+            logWrite += 1
+            lines = batch
+        }
         do throws(StoreError) {
-            obey(try await store.appendLog(lease, lines, droppedBefore: dropped))
-            metrics.logLinesDropped.increment(by: dropped)
+            obey(try await store.appendLog(lease, write: batch.write, batch.lines, droppedBefore: batch.dropped))
+            metrics.logLinesDropped.increment(by: batch.dropped)
         } catch {
-            guard error.code == .invalid else {
-                progress.putBack(lines, dropped: dropped)
-                throw error
-            }
+            guard error.code == .invalid else { throw error }
             note(error)
         }
+        lines = nil
     }
+
+    private var hasLines: Bool { lines != nil || progress.hasLines }
 
     private mutating func writePreview(_ path: String) async throws(StoreError) {
         guard let bytes = OutputFile.read(path, in: outputDirectory, atMost: StoreLimits.previewBytes),

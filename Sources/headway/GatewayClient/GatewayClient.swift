@@ -56,9 +56,16 @@ struct GatewayClient: Sendable {
     // MARK: Requests
 
     /// Sends a request and reads its answer whole. Throws `.linkLost` when there is no answer.
-    func request(_ method: HTTPMethod, _ path: String, json: String? = nil, timeout: Duration? = nil) async throws(CommandError) -> Answer {
+    func request(
+        _ method: HTTPMethod,
+        _ path: String,
+        json: String? = nil,
+        headers: [(String, String)] = [],
+        timeout: Duration? = nil
+    ) async throws(CommandError) -> Answer {
         var request = HTTPClientRequest(url: baseURL + path)
         request.method = method
+        for (name, value) in headers { request.headers.add(name: name, value: value) }
         if let json {
             request.headers.add(name: "content-type", value: "application/json")
             request.body = .bytes(ByteBuffer(string: json))

@@ -256,7 +256,7 @@ import Testing
             let lease = try await fixture.claim()
             #expect(try await client.ask("GET", "/v1/jobs/j/logs").text == "{\"job\":\"j\",\"lines\":[]}")
             let lines = (0..<5).map { LogLine(stream: "stderr", text: "line \($0) \"\u{1}\u{2028}</script>") }
-            _ = try await fixture.store.appendLog(lease, lines, droppedBefore: 0)
+            _ = try await fixture.store.appendLog(lease, write: nil, lines, droppedBefore: 0)
             let logs = try await client.ask("GET", "/v1/jobs/j/logs?limit=2")
             var texts: [String] = []
             try CheckedJSON(logs.body, maximumDepth: 9).root.forEachMember { name, value in

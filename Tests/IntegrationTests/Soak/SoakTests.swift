@@ -12,9 +12,9 @@ import Testing
 /// Thousands of jobs through workers that are killed, frozen and cut off, by a seeded schedule; and afterwards every one of them
 /// is accounted for.
 ///
-/// Runs where `SOAK_SECONDS` is set (`make soak`; 0 is the short form). `SOAK_SEED` repeats a run as far as the machine allows: the
-/// schedule is the same, the machine's own timing is not.
-@Suite(.serialized, .timeLimit(.minutes(60)), .enabled(if: getenv("SOAK_SECONDS") != nil)) struct SoakTests {
+/// The short form is a thousand jobs; `SOAK_SECONDS` (`make soak`) makes it last that long. `SOAK_SEED` repeats a run as far as the
+/// machine allows: the schedule is the same, its own timing is not.
+@Suite(.serialized, .timeLimit(.minutes(60))) struct SoakTests {
     private static func number(_ name: String) -> Int? { getenv(name).flatMap { Int(String(cString: $0)) } }
 
     @Test func everyJobEndsOnceWhateverBecomesOfItsWorkers() async throws {
@@ -267,6 +267,8 @@ final class Soak: Sendable {
         }
         #expect(wrong.isEmpty, "seed \(seed): \(wrong.count) jobs, first \(wrong.prefix(3))")
         try await checkPlaces(accepted)
+        let audit = try await store.audit(AuditOptions(fix: false))
+        #expect(audit.isClean && audit.jobs == accepted.count, "seed \(seed): \(audit.findings.prefix(3).map(\.message))")
         try await checkFairness(accepted)
     }
 

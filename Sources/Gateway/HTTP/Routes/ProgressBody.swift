@@ -159,10 +159,32 @@ struct ProgressBody {
             guard index < StoreLimits.logLinesPerWrite else {
                 throw GatewayError(.invalidValue, "log: at most \(StoreLimits.logLinesPerWrite) lines", field: "log")
             }
-            guard let text = element.string else { throw element.wrongType("log[\(index)]", .string) }
-            lines.append(LogLine(stream: "producer", text: MessageText.sanitised(text, limit: StoreLimits.logLineBytes)))
+            lines.append(try line(element, "log[\(index)]"))
         }
         return lines
+    }
+
+    /// A text, or a text with the stream it came from.
+    private static func line(_ value: JSONView, _ path: String) throws(GatewayError) -> LogLine {
+        var line = LogLine(stream: "producer", text: "")
+        if let text = value.string {
+            line.text = text
+        } else {
+            try value.require(.object, path)
+            try value.forEachPresentMember(of: path) { (name, value) throws(GatewayError) in
+                let path = "\(path).\(name.prefix(64))"
+                switch name {
+                case "stream": line.stream = try value.requireText(path, most: 32)
+                case "text":
+                    guard let text = value.string else { throw value.wrongType(path, .string) }
+                    line.text = text
+                default: throw GatewayError(.unknownField, "\(path): unknown; known are stream, text", field: path)
+                }
+            }
+        }
+        line.text = MessageText.sanitised(line.text, limit: StoreLimits.logLineBytes)
+        line.stream = MessageText.sanitised(line.stream)
+        return line
     }
 
     private static func error(_ value: JSONView) throws(GatewayError) -> JobError {

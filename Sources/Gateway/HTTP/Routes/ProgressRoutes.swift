@@ -42,7 +42,9 @@ struct ProgressRoutes: Sendable {
         let lease = Lease(job: job, queue: Keys.heldQueue, fence: token, worker: "")
         let store = store(body)
         // Before the end, which takes the token away.
-        if !body.log.isEmpty, try await store.appendLog(lease, body.log, droppedBefore: 0) == .lost { throw Self.lost(job) }
+        if !body.log.isEmpty, try await store.appendLog(lease, write: body.write, body.log, droppedBefore: 0) == .lost {
+            throw Self.lost(job)
+        }
         if let phase = body.end { return try await end(lease, as: phase, body) }
         return try await report(lease, body, store)
     }
@@ -75,7 +77,7 @@ struct ProgressRoutes: Sendable {
         let store = store(body)
         let outcome = try await store.open(submission)
         var seq = outcome.seq
-        if !body.log.isEmpty, outcome.isNew { _ = try await store.appendLog(outcome.lease, body.log, droppedBefore: 0) }
+        if !body.log.isEmpty, outcome.isNew { _ = try await store.appendLog(outcome.lease, write: nil, body.log, droppedBefore: 0) }
         // Always the first write: when the opening is repeated, whatever was reported meanwhile is newer.
         if body.hasReport, case .accepted(let newest, _, _) = try await store.report(outcome.lease, write: 1, body.report) { seq = newest }
         var response = HTTPResponse.json(
