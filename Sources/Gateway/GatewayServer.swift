@@ -43,7 +43,14 @@ public final class GatewayServer: Service {
         let environment = GatewayEnvironment.system
         let limits = configuration.limits
         self.environment = environment
-        hub = Hub(store: store, redis: redis, group: group, registry: registry, logger: logger)
+        hub = Hub(
+            store: store,
+            redis: redis,
+            group: group,
+            pipelines: configuration.pipelines,
+            registry: registry,
+            logger: logger
+        )
         blobs = DirectoryBlobStore(root: configuration.dataDirectory, limits: limits, environment: environment)
         health = HealthMonitor(hub: hub, redis: redis, group: group, limits: limits, registry: registry, logger: logger)
         auditor = SlowAudit(store: store, limits: limits, random: environment.random, registry: registry, logger: logger)

@@ -148,6 +148,32 @@ import Testing
         }
     }
 
+    /// A waiting job says until when, or why nobody knows; in the sheet and in the answer of a long-poll.
+    @Test func aWaitingJobSaysForHowLong() async throws {
+        try await GatewayFixture.with { fixture in
+            _ = try await fixture.submit("first")
+            let client = try await fixture.connect()
+            let later = "{\"id\":\"second\",\"queue\":\"gpu\",\"pipeline\":\"relief\",\"params\":{},\"delay_ms\":3600000}"
+            #expect(try await client.ask("POST", "/v1/jobs", json: later).status == 202)
+            let first = try await client.ask("GET", "/v1/jobs/first")
+            #expect(first.member("queue_position") == "0" && first.member("reason") == "no_worker" && first.member("eta_ms") == nil)
+            let second = try await client.ask("GET", "/v1/jobs/second")
+            #expect(second.member("reason") == "not_due" && second.member("due_at") != nil && second.member("queue_position") == nil)
+            let polled = try await client.ask("GET", "/v1/jobs/first?after=0&wait_ms=100")
+            #expect(polled.text.contains("\"queue_ahead\":0,\"reason\":\"no_worker\"}"), "\(polled.text)")
+            _ = try await fixture.store.registerWorker(
+                WorkerRecord(id: "w", host: "h", pid: 1, version: "1", queues: ["gpu"], pipeline: "relief", concurrency: 1)
+            )
+            try await eventually(within: .seconds(60), "a wait") {
+                try await client.ask("GET", "/v1/jobs/first").member("eta_ms") == "0"
+            }
+            try await fixture.store.configure(queue: "gpu", [.paused(true)])
+            try await eventually(within: .seconds(60), "a pause") {
+                try await client.ask("GET", "/v1/jobs/first").member("reason") == "paused"
+            }
+        }
+    }
+
     @Test func whyTellsTheOwnerAndNobodyElse() async throws {
         try await GatewayFixture.with { fixture in
             _ = try await fixture.submit("mine")
