@@ -21,6 +21,7 @@ import Testing
             record.additions.append(.init(field: "s|stage \(stage)|a100|0", decay: 0.975, terms: .values(numbers(9))))
             record.additions.append(.init(field: "s|stage \(stage)|*|0", decay: 0.975, terms: .values(numbers(9))))
             record.additions.append(.init(field: "r|stage \(stage)", decay: 0.975, terms: .values(numbers(2))))
+            record.additions.append(.init(field: "g|stage \(stage)", decay: 0.975, terms: .values(numbers(2))))
             let bin = Int.random(in: 0..<48, using: &random)
             record.additions.append(.init(field: "h|stage \(stage)", decay: 0.985, terms: .bin(bin, width: 48)))
             if random.chance(50) {

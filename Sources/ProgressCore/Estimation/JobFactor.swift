@@ -6,18 +6,22 @@ import Glibc
 /// its own spread.
 struct JobFactor {
     /// Variance for an ordinary job.
-    private let variance: Double
+    let variance: Double
     private var sum = 0.0
     private(set) var precision = 0.0
 
     init(variance: Double) { self.variance = variance }
 
     /// The part of a stage's variance that is its own.
-    func own(_ variance: Double) -> Double { max(variance - self.variance, 0.3 * variance) }
+    ///
+    /// - Parameter loading: how much of the factor the stage feels.
+    func own(_ variance: Double, _ loading: Double) -> Double {
+        max(variance - loading * loading * self.variance, Tuning.leastOwnShare * variance)
+    }
 
-    mutating func observe(_ residual: Double, weight: Double) {
-        sum += weight * min(max(residual, -Tuning.jobFactorClip), Tuning.jobFactorClip)
-        precision += weight
+    mutating func observe(_ residual: Double, loading: Double, weight: Double) {
+        sum += weight * loading * min(max(residual, -Tuning.jobFactorClip), Tuning.jobFactorClip)
+        precision += weight * loading * loading
     }
 
     /// Mean and variance by what was seen so far.

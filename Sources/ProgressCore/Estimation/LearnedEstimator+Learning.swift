@@ -26,11 +26,12 @@ extension LearnedEstimator {
     public func record(endedAt: Double, route: StageRoute?) -> LearningRecord {
         var record = LearningRecord(worker: hints.worker)
         let total = max(0, endedAt - startedAt)
-        for bucket in firstEstimates.indices {
-            guard let first = firstEstimates[bucket], first.rest > 0, first.sigma > 0 else { continue }
-            let deviation = log(max(total - first.elapsed, 1e-3) / first.rest) / first.sigma
+        for bucket in samples.indices {
+            guard let sample = samples[bucket], sample.rest > 0, sample.sigma > 0 else { continue }
+            let deviation = log(max(total - sample.elapsed, 1e-3) / sample.rest) / sample.sigma
             record.deviations[bucket] = min(max(deviation, -100), 100)
         }
+        learnCommon(into: &record)
         var errors = (sum: 0.0, weight: 0.0)
         for (slot, stage) in stages.enumerated() {
             guard let duration = stage.duration, duration.isFinite else { continue }
@@ -50,19 +51,38 @@ extension LearnedEstimator {
         return record
     }
 
+    /// How far each stage and the others together (their mean, weighted by duration) were off in the same direction: the mean
+    /// of these products is the variance of what they share.
+    private func learnCommon(into record: inout LearningRecord) {
+        var parts: [(name: String, residual: Double, weight: Double)] = []
+        for stage in stages {
+            guard let duration = stage.duration, duration.isFinite, stage.forecast.weight > 3 else { continue }
+            let residual = stage.residual(ofLog: log(duration)).value
+            parts.append((stage.outline.name, min(max(residual, -Tuning.commonClip), Tuning.commonClip), exp(stage.mu)))
+        }
+        let sum = parts.reduce(0) { $0 + $1.weight * $1.residual }
+        let weight = parts.reduce(0) { $0 + $1.weight }
+        for part in parts where weight - part.weight > 0.01 * weight {
+            let others = (sum - part.weight * part.residual) / (weight - part.weight)
+            let terms = [1, part.residual * others]
+            record.additions.append(.init(field: StageKey.common(part.name), decay: Tuning.forgetting, terms: .values(terms)))
+        }
+    }
+
     private func learn(_ stage: RunningStage, duration: Double, into record: inout LearningRecord) {
         let name = stage.outline.name
         let forecast = stage.forecast
-        let y = log(duration)
+        // The sums hold durations at the usual speed: a change of speed leaves them as they are.
+        let y = log(duration) - Tuning.speedShare * statistics.workerFactor(hints.worker)
         func add(_ field: String, _ values: [Double]) {
             record.additions.append(.init(field: field, decay: Tuning.forgetting, terms: .values(values)))
         }
         if forecast.weight >= 0.9 {
-            let residual = y - forecast.median.mu
+            let residual = log(duration) - stage.mu
             let limit = min(1.2, 4 * forecast.median.variance.squareRoot())
             let clipped = min(max(residual, -limit), limit)
             add(StageKey.residuals(name), [1, clipped * clipped])
-            let bin = ResidualHistogram.bin(of: y - stage.mu)
+            let bin = ResidualHistogram.bin(of: residual)
             record.additions.append(
                 .init(
                     field: StageKey.histogram(name),

@@ -2,7 +2,7 @@ import Glibc
 
 /// What can be said of the rest of a job.
 public struct ProgressEstimate: Sendable, Hashable {
-    /// Median of the remaining time, and its 80 % interval.
+    /// The remaining time, and its 80 % interval.
     public var remainingMs = 0.0
     public var lowMs = 0.0
     public var highMs = 0.0
@@ -44,11 +44,12 @@ public struct LearnedEstimator: Sendable {
     /// Sum of all forecasts, in seconds.
     private var planned = 0.0
     private let workerFactor: Double
-    /// The first estimate in each eighth of the job: when, how much, and its σ.
-    private(set) var firstEstimates = [FirstEstimate?](repeating: nil, count: IntervalCalibration.buckets)
+    /// One estimate of each eighth of the job: when, how much, and its σ; and where in its eighth it is made.
+    private(set) var samples = [SampledEstimate?](repeating: nil, count: IntervalCalibration.buckets)
+    private let sampleAt: Double
     private var shown: (seconds: Double, at: Double)?
 
-    struct FirstEstimate: Sendable {
+    struct SampledEstimate: Sendable {
         var elapsed: Double
         var rest: Double
         var sigma: Double
@@ -64,6 +65,7 @@ public struct LearnedEstimator: Sendable {
         beganAt = startedAt
         tickedAt = startedAt
         workerFactor = statistics.workerFactor(hints.worker)
+        sampleAt = IntervalCalibration.samplePlace(job: statistics.jobs)
         stages = [make(StageOutline(name: Self.startName, declaredMs: 200))]
     }
 
@@ -87,11 +89,14 @@ public struct LearnedEstimator: Sendable {
         stages = list
         let jobs = stages.dropFirst().reduce(0) { $0 + $1.forecast.weight }
         let isCold = jobs < Tuning.trustedJobs * Double(stages.count - 1)
-        if factor.isUntouched { factor = JobFactor(variance: isCold ? Tuning.coldJobVariance : Tuning.jobVariance) }
-        planned = 0
+        planned = stages.reduce(0) { $0 + exp($1.mu) }
+        // A job is as variable as its stages have shared so far, the longer ones first; each feels it as much as it shared.
+        let shared = stages.reduce(0) { $0 + exp($1.mu) * $1.forecast.common } / planned
+        let common = min(max(shared, Tuning.jobVariances.lowerBound), Tuning.jobVariances.upperBound)
+        if factor.isUntouched { factor = JobFactor(variance: isCold ? Tuning.coldJobVariance : common) }
         for index in stages.indices {
-            stages[index].update(factor: factor)
-            planned += exp(stages[index].mu)
+            let loading = isCold ? 1 : min(stages[index].forecast.common / common, Tuning.largestLoading)
+            stages[index].update(factor: factor, loading: loading)
         }
     }
 
@@ -153,7 +158,8 @@ public struct LearnedEstimator: Sendable {
         }
         guard slot > 0 else { return }
         let (residual, variance) = stages[slot].residual(ofLog: log(spent))
-        factor.observe(residual, weight: spent / (spent + 0.1 * planned) / factor.own(variance))
+        let loading = stages[slot].loading
+        factor.observe(residual, loading: loading, weight: spent / (spent + Tuning.shortStage * planned) / factor.own(variance, loading))
     }
 
     /// The stages `range` are over, or will not run.
@@ -217,11 +223,12 @@ public struct LearnedEstimator: Sendable {
         if let slot = current, slot > 0, let rate = stages[slot].rate {
             let (residual, variance) = stages[slot].residual(ofLog: rate.log)
             let time = max(stages[slot].tickTime, 1e-3)
+            let loading = stages[slot].loading
+            let precision = 1 / (factor.own(variance, loading) + rate.variance)
             var seen = factor
-            seen.observe(residual, weight: time / (time + 0.1 * planned) / (factor.own(variance) + rate.variance))
+            seen.observe(residual, loading: loading, weight: time / (time + Tuning.shortStage * planned) * precision)
             ahead = seen.estimate
         }
-        let scale = exp(ahead.mean)
         var phaseRest = 0.0
         let elapsed = max(0, now - startedAt)
         if stages.count == 1 {
@@ -238,7 +245,7 @@ public struct LearnedEstimator: Sendable {
                 } else if stages[slot].share > 0 {
                     addPartial(slot, to: &sum, shared: shared)
                 } else if slot > 0 {
-                    sum.addLater(stages[slot], scale: scale)
+                    sum.addLater(stages[slot], scale: exp(stages[slot].loading * ahead.mean))
                 }
                 if stages[slot].outline.phase == phase { phaseRest += sum.mean - before }
             }
@@ -247,7 +254,7 @@ public struct LearnedEstimator: Sendable {
                 sum.add(Remaining(seconds: rest, variance: 4 * rest * rest))
             }
         }
-        let total = sum.distribution(sharedVariance: ahead.variance)
+        let total = sum.distribution(sharedVariance: ahead.variance, elapsed: elapsed)
         result.phaseRemainingMs = phaseRest * 1000
         show(total, elapsed: elapsed, in: &result)
         return result
@@ -264,16 +271,17 @@ public struct LearnedEstimator: Sendable {
             let next = stage.forecast.curve.time(at: min(1, stage.share + stage.tickSize))
             let gap = seconds * (next - passed)
             let quiet = now - tickedAt
-            // Never below what is left after the next tick; a late tick adds a share of its lateness.
-            let late = max(0, quiet - Tuning.stallFactor * gap - Tuning.stallSlack)
-            let rest = max(seconds - elapsed, seconds * (1 - next)) + Tuning.overdueShare * late
+            // Never below what is left after the next tick, which is due but not here; when it is late, a share of its lateness.
+            let late = max(0, quiet - Tuning.lateFactor * gap - Tuning.lateSlack)
+            let rest = max(seconds - elapsed, seconds * (1 - next) + Tuning.pendingShare * gap) + Tuning.overdueShare * late
             let lateness = 0.5 * max(0, quiet - gap)
             sum.add(Remaining(seconds: rest, variance: seconds * seconds * expm1(duration.variance) + lateness * lateness))
             return stage.ticks > 1 && quiet > Tuning.stallFactor * gap + 2
         }
         if let modes = stage.forecast.modes, stage.share == 0 {
-            let low = LogNormal(mu: duration.mu + modes.low.mu, variance: factor.own(modes.low.variance) + shared.variance)
-            let high = LogNormal(mu: duration.mu + modes.high.mu, variance: factor.own(modes.high.variance) + shared.variance)
+            let common = stage.loading * stage.loading * shared.variance
+            let low = LogNormal(mu: duration.mu + modes.low.mu, variance: factor.own(modes.low.variance, stage.loading) + common)
+            let high = LogNormal(mu: duration.mu + modes.high.mu, variance: factor.own(modes.high.variance, stage.loading) + common)
             let alive = (modes.share * low.survival(elapsed), (1 - modes.share) * high.survival(elapsed))
             let share = alive.0 + alive.1 > 1e-12 ? alive.0 / (alive.0 + alive.1) : 0
             sum.addEither(share, low.remaining(after: elapsed), high.remaining(after: elapsed))
@@ -290,15 +298,15 @@ public struct LearnedEstimator: Sendable {
     }
 
     private mutating func show(_ total: RestSum.Distribution, elapsed: Double, in result: inout ProgressEstimate) {
-        var rest = total.median
+        var rest = total.estimate
         if let shown, elapsed > shown.at, shown.seconds > 0 {
             let passed = (elapsed - shown.at) / (elapsed + shown.seconds)
             rest = min(rest, shown.seconds * exp(min(Tuning.riseRate * passed, 50)))
         }
         if elapsed > 0 { shown = (rest, elapsed) }
         let bucket = IntervalCalibration.bucket(elapsed: elapsed, rest: rest)
-        if firstEstimates[bucket] == nil {
-            firstEstimates[bucket] = FirstEstimate(elapsed: elapsed, rest: rest, sigma: total.sigma)
+        if samples[bucket] == nil, IntervalCalibration.place(elapsed: elapsed, rest: rest, in: bucket) >= sampleAt {
+            samples[bucket] = SampledEstimate(elapsed: elapsed, rest: rest, sigma: total.sigma)
         }
         let interval = statistics.calibration.interval(rest, sigma: total.sigma, bucket: bucket)
         let longest = Double(ProgressLimits.durationMs)

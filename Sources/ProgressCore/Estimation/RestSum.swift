@@ -15,11 +15,16 @@ struct RestSum {
         var share: Double
         var low: Remaining
         var high: Remaining
-        var isScaled: Bool
+        /// How much of the job factor it feels.
+        var loading: Double
     }
 
     struct Distribution {
-        var median: Double
+        /// The median of what may come, each outcome weighted by one over the duration that the job then has.
+        ///
+        /// It has the least expected error as a share of the job's duration: ten seconds are much for a short job and little
+        /// for a long one.
+        var estimate: Double
         /// Of the logarithm.
         var sigma: Double
         /// Cautious expectation, for the bar.
@@ -36,7 +41,7 @@ struct RestSum {
     mutating func addEither(_ share: Double, _ low: Remaining, _ high: Remaining) {
         if share < 0.02 { return add(high) }
         if share > 0.98 { return add(low) }
-        put(Either(share: share, low: low, high: high, isScaled: false))
+        put(Either(share: share, low: low, high: high, loading: 0))
     }
 
     /// A stage that has not begun.
@@ -48,13 +53,13 @@ struct RestSum {
         }
         let share = min(max(stage.outline.probability, 0), 1)
         if let modes = stage.forecast.modes, share == 1 {
-            return put(Either(share: modes.share, low: scaled(stage.later.low), high: scaled(stage.later.high), isScaled: true))
+            return put(Either(share: modes.share, low: scaled(stage.later.low), high: scaled(stage.later.high), loading: stage.loading))
         }
         var rest = scaled(stage.later.low)
         if let modes = stage.forecast.modes { rest = Self.mixed(modes.share, rest, scaled(stage.later.high)) }
         if share < 1 { rest = Self.mixed(share, rest, Remaining(seconds: 0, variance: 0)) }
         add(rest)
-        self.scaled += rest.seconds
+        self.scaled += stage.loading * rest.seconds
     }
 
     private mutating func put(_ either: Either) {
@@ -65,7 +70,7 @@ struct RestSum {
             second = either
         } else {
             add(rest)
-            if either.isScaled { scaled += rest.seconds }
+            scaled += either.loading * rest.seconds
             return
         }
         mean += rest.seconds
@@ -94,7 +99,7 @@ struct RestSum {
             let part = low ? either.low : either.high
             rest.seconds += part.seconds
             rest.variance += part.variance
-            if either.isScaled { scaled += part.seconds }
+            scaled += either.loading * part.seconds
         }
 
         /// - Parameter shared: variance of the job factor.
@@ -105,9 +110,16 @@ struct RestSum {
             mu = log(rest.seconds) - variance / 2
             sigma = max(variance, Tuning.leastWidth * Tuning.leastWidth).squareRoot()
         }
+
+        /// How much the weight one over duration moves the median of the logarithm: it is exp(-cx) near the median, with c the
+        /// share of the duration that is still to come, and a normal distribution times that has its mean moved by cσ².
+        func shortening(_ elapsed: Double) -> Double {
+            let median = exp(mu)
+            return Tuning.shortness * min(sigma * sigma, Tuning.shortnessVariance) * median / (median + elapsed)
+        }
     }
 
-    func distribution(sharedVariance: Double) -> Distribution {
+    func distribution(sharedVariance: Double, elapsed: Double) -> Distribution {
         func outcome(_ low: (Bool, Bool)) -> Case {
             var one = Case(rest: certain, scaled: scaled)
             one.take(first, low: low.0)
@@ -119,7 +131,7 @@ struct RestSum {
         guard first != nil else {
             let median = exp(all.mu)
             let doubt = Tuning.barCaution * all.sigma * all.sigma + Tuning.barDoubt * max(0, all.sigma - Tuning.showableSpread)
-            return Distribution(median: median, sigma: all.sigma, barRest: median * exp(min(doubt, 20)))
+            return Distribution(estimate: median * exp(-all.shortening(elapsed)), sigma: all.sigma, barRest: median * exp(min(doubt, 20)))
         }
         let cases: InlineArray<4, Case> = [all, outcome((false, true)), outcome((true, false)), outcome((false, false))]
         var mean = 0.0
@@ -132,17 +144,24 @@ struct RestSum {
             bounds.0 = min(bounds.0, cases[index].mu - 3 * cases[index].sigma)
             bounds.1 = max(bounds.1, cases[index].mu + 3 * cases[index].sigma)
         }
+        var weighted = cases
+        var total = 0.0
+        for index in cases.indices where cases[index].share > 0 {
+            weighted[index].share /= elapsed + exp(cases[index].mu)
+            weighted[index].mu -= cases[index].shortening(elapsed)
+            total += weighted[index].share
+        }
         // The median of a mixture has no formula; 26 halvings of six σ are exact to a millionth.
         for _ in 0..<26 {
             let middle = (bounds.0 + bounds.1) / 2
             var below = 0.0
             for index in cases.indices where cases[index].share > 0 {
-                below += cases[index].share * Normal.cumulative((middle - cases[index].mu) / cases[index].sigma)
+                below += weighted[index].share * Normal.cumulative((middle - weighted[index].mu) / weighted[index].sigma)
             }
-            if below < 0.5 { bounds.0 = middle } else { bounds.1 = middle }
+            if below < 0.5 * total { bounds.0 = middle } else { bounds.1 = middle }
         }
         let variance = log(max(square / (mean * mean), 1))
         let sigma = max(variance, Tuning.leastWidth * Tuning.leastWidth).squareRoot()
-        return Distribution(median: exp((bounds.0 + bounds.1) / 2), sigma: sigma, barRest: mean)
+        return Distribution(estimate: exp((bounds.0 + bounds.1) / 2), sigma: sigma, barRest: mean)
     }
 }

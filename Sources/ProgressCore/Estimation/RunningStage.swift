@@ -21,6 +21,8 @@ struct RunningStage {
     var curve: [Double]?
     var rateErrors: [Double]?
     var wasLeft = false
+    /// How much of what all stages share it feels, 1 for all of it.
+    private(set) var loading = 1.0
 
     /// Duration by the forecast alone, for each mode, when the job factor is 0: what the sum over later stages is made of.
     private(set) var later: (low: Remaining, high: Remaining)
@@ -32,7 +34,7 @@ struct RunningStage {
         self.workerFactor = workerFactor
         forecast = StageForecast(outline, hints: hints, statistics: statistics)
         mu = forecast.median.mu + workerFactor
-        later = Self.later(forecast, mu: mu, factor: factor)
+        later = Self.later(forecast, mu: mu, factor: factor, loading: loading)
     }
 
     /// Takes in how many units it really has.
@@ -40,16 +42,21 @@ struct RunningStage {
         outline.units = units
         forecast = StageForecast(outline, hints: hints, statistics: statistics)
         mu = forecast.median.mu + workerFactor
-        later = Self.later(forecast, mu: mu, factor: factor)
+        later = Self.later(forecast, mu: mu, factor: factor, loading: loading)
     }
 
     /// After a change of what all stages share.
-    mutating func update(factor: JobFactor) { later = Self.later(forecast, mu: mu, factor: factor) }
+    mutating func update(factor: JobFactor, loading: Double) {
+        self.loading = loading
+        later = Self.later(forecast, mu: mu, factor: factor, loading: loading)
+    }
 
     /// A forecast that has one mode has it twice.
-    private static func later(_ forecast: StageForecast, mu: Double, factor: JobFactor) -> (low: Remaining, high: Remaining) {
+    private static func later(_ forecast: StageForecast, mu: Double, factor: JobFactor, loading: Double) -> (
+        low: Remaining, high: Remaining
+    ) {
         func remaining(_ offset: Double, _ variance: Double) -> Remaining {
-            let part = LogNormal(mu: mu + offset, variance: factor.own(variance))
+            let part = LogNormal(mu: mu + offset, variance: factor.own(variance, loading))
             return Remaining(seconds: part.mean, variance: part.spread)
         }
         guard let modes = forecast.modes else {
@@ -81,12 +88,13 @@ struct RunningStage {
 
     /// ln of its duration by forecast and ticks together, by their precision.
     func duration(_ factor: JobFactor, _ shared: (mean: Double, variance: Double)) -> LogNormal {
-        var own = LogNormal(mu: mu + shared.mean, variance: factor.own(forecast.median.variance) + shared.variance)
+        let common = (mean: loading * shared.mean, variance: loading * loading * shared.variance)
+        var own = LogNormal(mu: mu + common.mean, variance: factor.own(forecast.median.variance, loading) + common.variance)
         guard let rate else { return own }
         if forecast.modes != nil {
             // The ticks tell the mode.
-            let (value, variance) = residual(ofLog: rate.log - shared.mean)
-            own = LogNormal(mu: rate.log - value, variance: factor.own(variance) + shared.variance)
+            let (value, variance) = residual(ofLog: rate.log - common.mean)
+            own = LogNormal(mu: rate.log - value, variance: factor.own(variance, loading) + common.variance)
         }
         let weights = (1 / own.variance, 1 / rate.variance)
         let precision = weights.0 + weights.1

@@ -46,6 +46,8 @@ struct StageForecast {
     /// Two heaps of durations, as offsets to `median`.
     var modes: StageModes?
     var curve: TickCurve
+    /// Its covariance with the rest of the job, as far as it was seen: what both have in common.
+    var common: Double
 
     init(_ stage: StageOutline, hints: JobHints, statistics: LearnedStatistics) {
         let temperature = StageKey.temperature(hints.isCold)
@@ -75,6 +77,8 @@ struct StageForecast {
         variance = isTrusted ? variance * (1 + 1 / (weight + 1)) : max(variance, assumed * assumed / (1 + 3 * weight))
         variance = min(max(variance, Tuning.smallestSpread * Tuning.smallestSpread), Tuning.largestVariance)
         median = LogNormal(mu: mu, variance: variance)
+        let products = statistics.values(StageKey.common(stage.name)) ?? [0, 0]
+        common = max(0, products[1] + Tuning.commonWeight * Tuning.jobVariance) / (max(products[0], 0) + Tuning.commonWeight)
         modes = statistics.values(StageKey.histogram(stage.name)).flatMap(ResidualHistogram.modes)
         curve = TickCurve(
             shares: statistics.values(StageKey.curve(stage.name)),

@@ -25,6 +25,8 @@ enum StageKey {
     static func curve(_ stage: String) -> String { "c|\(stage)" }
     /// Squared errors of the rate seen in the ticks, at each tenth: n, ten sums.
     static func rateErrors(_ stage: String) -> String { "e|\(stage)" }
+    /// What its residual has in common with those of the job's other stages: n, Σ of products.
+    static func common(_ stage: String) -> String { "g|\(stage)" }
     /// Histogram of the residuals.
     static func histogram(_ stage: String) -> String { "h|\(stage)" }
     /// Speed of a worker: factor, signed and absolute mean error.
@@ -41,7 +43,7 @@ enum StageKey {
         let parts = field.split(separator: "|", omittingEmptySubsequences: false)
         switch (parts.first, parts.count) {
         case ("s", 4): return 9
-        case ("r", 2): return 2
+        case ("r", 2), ("g", 2): return 2
         case ("c", 2): return 1 + TickCurve.points
         case ("e", 2): return TickCurve.points
         case ("h", 2): return ResidualHistogram.bins
