@@ -243,7 +243,7 @@ public struct LearnedEstimator: Sendable {
                 } else if stages[slot].share > 0 {
                     addPartial(slot, to: &sum, shared: shared)
                 } else if slot > 0 {
-                    sum.addLater(stages[slot], scale: exp(stages[slot].loading * ahead.mean))
+                    sum.addLater(stages[slot].ahead, scale: exp(stages[slot].loading * ahead.mean))
                 }
                 if stages[slot].outline.phase == phase { phaseRest += sum.mean - before }
             }
