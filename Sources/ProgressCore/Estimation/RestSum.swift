@@ -151,8 +151,8 @@ struct RestSum {
             weighted[index].mu -= cases[index].shortening(elapsed)
             total += weighted[index].share
         }
-        // The median of a mixture has no formula; 26 halvings of six σ are exact to a millionth.
-        for _ in 0..<26 {
+        // The median of a mixture has no formula; 18 halvings are exact to a ten-thousandth.
+        for _ in 0..<18 {
             let middle = (bounds.0 + bounds.1) / 2
             var below = 0.0
             for index in cases.indices where cases[index].share > 0 {
