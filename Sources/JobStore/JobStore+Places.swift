@@ -7,6 +7,8 @@ public enum JobPlace: Sendable, Hashable {
     case inLine(ahead: Int)
     /// Its tenant runs as many jobs as it may. It has no place in the line; so many of the tenant's own are let in before it.
     case heldByTenantLimit(ownAhead: Int)
+    /// Its time comes then, in Unix milliseconds: a delayed submit, or a retry in its back-off.
+    case notDue(atMs: Int)
 }
 
 /// What is asked about a waiting job.
@@ -23,8 +25,8 @@ public struct PlaceQuestion: Sendable, Hashable {
 }
 
 extension JobStore {
-    /// Where each of the jobs waits, in one round trip, two where some are held; nil for a job that does not wait in a line:
-    /// delayed, running, ended, absent, or in no queue.
+    /// Where each of the jobs waits, in one round trip, two where some are not in the line; nil for a job that does not wait:
+    /// running, ended, absent, or in no queue.
     public func places(_ questions: [PlaceQuestion]) async throws(StoreError) -> [JobPlace?] {
         var places = [JobPlace?](repeating: nil, count: questions.count)
         var asked = questions.indices.filter { questions[$0].queue != Keys.heldQueue }
@@ -33,14 +35,23 @@ extension JobStore {
         )
         for (index, reply) in zip(asked, ranks) { places[index] = reply.int.map { .inLine(ahead: $0) } }
         asked.removeAll { places[$0] != nil }
-        let parked = try await pipeline(
-            asked.map { index in
+        let others = try await pipeline(
+            asked.flatMap { index -> [[RedisArgument]] in
                 let question = questions[index]
-                let key = keys.parked(question.owner.tenant, of: question.queue, partition: partition(of: question))
-                return rank(of: question, in: key)
+                let partition = partition(of: question)
+                return [
+                    rank(of: question, in: keys.parked(question.owner.tenant, of: question.queue, partition: partition)),
+                    ["ZSCORE", .string(keys.queue(question.queue, .delayed, partition: partition)), .string(question.job.text)],
+                ]
             }
         )
-        for (index, reply) in zip(asked, parked) { places[index] = reply.int.map { .heldByTenantLimit(ownAhead: $0) } }
+        for (slot, index) in asked.enumerated() {
+            if let ahead = others[2 * slot].int {
+                places[index] = .heldByTenantLimit(ownAhead: ahead)
+            } else if let due = others[2 * slot + 1].string.flatMap(Double.init), due.magnitude < 1e15 {
+                places[index] = .notDue(atMs: Int(due))
+            }
+        }
         return places
     }
 

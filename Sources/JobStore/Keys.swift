@@ -76,6 +76,13 @@ public struct Keys: Sendable, Hashable {
     func statisticsSeen(_ pipeline: String) -> String { "\(prefix):{stats:\(Self.statisticsName(pipeline))}:seen" }
     var statisticsIndex: String { "\(prefix):stats" }
 
+    /// The forecast of a queue's waits, and what was learned of its errors.
+    func waits(_ queue: String, _ part: WaitPart) -> String { "\(prefix):{wait:\(queue)}:\(part.rawValue)" }
+
+    enum WaitPart: String {
+        case frame, calibration
+    }
+
     /// A pipeline's name as part of a hash tag: submitters may have put anything into it.
     static func statisticsName(_ pipeline: String) -> String {
         let bytes = pipeline.utf8.prefix(ProgressLimits.pipelineNameBytes).map { byte in
@@ -118,7 +125,7 @@ public struct Keys: Sendable, Hashable {
         let tag = rest[rest.index(after: rest.startIndex)..<close]
         let name = rest[rest.index(after: close)...].dropFirst()
         if tag == "wake" { return name.contains(":") || name.isEmpty ? .passing : .lasting }
-        if tag.hasPrefix("stats:") { return .passing }
+        if tag.hasPrefix("stats:") || tag.hasPrefix("wait:") { return .passing }
         guard let partition = tags.firstIndex(where: { $0 == tag }) else { return .unknown }
         return Self.partitionKind(name, partition: partition)
     }

@@ -24,9 +24,11 @@ enum Scripts {
     static let dismiss = script("dismiss", PackageResources.dismiss_lua)
     static let learn = script("learn", PackageResources.learn_lua)
 
+    static let turn = script("turn", PackageResources.turn_lua)
+
     static let all = [
         submit, claim, heartbeat, advance, log, preview, finish, fail, release, cancel, reap, open, report, retire, settings, purge, audit,
-        learn, register, dismiss,
+        learn, register, dismiss, turn,
     ]
 
     private static func script(_ name: String, _ bytes: [UInt8]) -> RedisScript {

@@ -22,6 +22,16 @@ public enum StoreLimits {
     public static let statisticsKeepMs = 30 * 24 * 3600 * 1000
     /// Pipelines of which they are kept; submitters name pipelines.
     public static let statisticsPipelines = 1000
+    /// A forecast of waits is made at most this often per queue, and kept so long when nobody renews it.
+    public static let forecastTickMs = 900
+    public static let forecastKeepMs = 10_000
+    /// Who made the last forecast goes on unless silent for this long: it knows what the others would have to read.
+    public static let forecastHoldMs = 3000
+    /// Workers and running jobs that a forecast looks at.
+    public static let forecastWorkers = 1024
+    public static let forecastRunning = 1024
+    /// Places of one partition's line that it looks at.
+    public static func forecastPlaces(partitions: Int) -> Int { max(1, ProgressLimits.forecastPositions / max(1, partitions)) }
     /// Recorded stages and ticks of one job.
     public static let traceBytes = 64 * 1024
     /// Priorities run from 0 (last) to this (first).

@@ -107,8 +107,22 @@ struct JobViewTests {
         _ = view.apply(.state(1, .queued), at: .zero)
         var queue = JobEvent(type: "queue")
         queue.queueAhead = 3
-        #expect(view.apply(queue, at: .zero) == .state)
-        #expect(ProgressText.phase(of: view) == "QUEUED, 3 ahead")
+        #expect(view.apply(queue, at: .zero) == .milestone && view.apply(queue, at: .zero) == .state)
+        #expect(ProgressText.phase(of: view) == "QUEUED, 3 ahead" && ProgressText.start(of: view, at: .zero) == nil)
+        queue.reason = "no_worker"
+        #expect(view.apply(queue, at: .zero) == .milestone)
+        #expect(ProgressText.phase(of: view) == "QUEUED, 3 ahead, no worker takes such jobs")
+        (queue.reason, queue.etaMs, queue.etaLowMs, queue.etaHighMs) = (nil, 40_000, 38_000, 43_000)
+        #expect(view.apply(queue, at: .zero) == .milestone)
+        #expect(ProgressText.start(of: view, at: .seconds(10)) == "starts in about 30 s")
+        #expect(ProgressText.start(of: view, at: .seconds(41)) == "starts any moment")
+        var asked = JobEvent.state(1, .queued)
+        asked.heldBy = "tenant_limit"
+        #expect(view.apply(asked, at: .zero) == .state, "the same seq, another place")
+        #expect(ProgressText.phase(of: view) == "QUEUED, at your limit of running jobs")
+        (asked.heldBy, asked.dueAt, asked.at) = (nil, 60_000, 30_000)
+        _ = view.apply(asked, at: .zero)
+        #expect(ProgressText.phase(of: view) == "QUEUED, due in 30 s")
         _ = view.apply(.state(2, .analyzing), at: .zero)
         #expect(ProgressText.phase(of: view) == "ANALYZING")
     }

@@ -21,6 +21,7 @@ export class Card {
     this.actions = actions;
     this.stages = [];
     this.event = null; // the newest ordered event, and when it came
+    this.place = null; // where it waits, while it does, and when that was said
     this.receivedAt = 0;
     this.drawn = 0; // what the figure and screen readers say, and the bar goes to
     this.shown = 0; // where the bar's end is
@@ -101,11 +102,12 @@ export class Card {
     this.part('.attempt').hidden = this.attempt < 2;
     this.part('.attempt').textContent = `attempt ${this.attempt}`;
     this.event = event;
+    if (event.phase !== 'QUEUED') this.place = null;
     this.receivedAt = performance.now();
     this.isLive = true;
     this.etaDue = 0;
     this.setState(STATES[event.phase] ?? 'running', this.statusOf(event));
-    this.part('.detail').textContent = this.detailOf(event);
+    this.part('.detail').textContent = this.place ? say.place(this.place) : this.detailOf(event);
     if (event.children) this.part('.stages').hidden = true; // a group has none: its children do
     this.markStages(event);
     this.draw(performance.now());
@@ -156,8 +158,10 @@ export class Card {
 
   waitInLine(event) {
     if (this.event && this.event.phase !== 'QUEUED') return;
-    const left = Number.isFinite(event.eta_ms) ? `, about ${say.duration(event.eta_ms)}` : '';
-    this.part('.detail').textContent = say.place(event) + left;
+    this.place = event;
+    this.placedAt = performance.now();
+    this.etaDue = 0;
+    this.part('.detail').textContent = say.place(event);
   }
 
   /** min(p + v·Δt, p + 0.9·(100 − p)), never backwards within an attempt; as reported when motion is not wanted. */
@@ -177,7 +181,8 @@ export class Card {
     }
     if (this.isOver || now < (this.etaDue ?? 0)) return;
     this.etaDue = now + 1000;
-    this.tell(this.event.phase in STATES ? '' : say.remaining(this.event, elapsed * 1000));
+    if (this.event.phase === 'QUEUED') this.tell(this.place ? say.start(this.place, now - this.placedAt) : '');
+    else this.tell(this.event.phase in STATES ? '' : say.remaining(this.event, elapsed * 1000));
   }
 
   /** The bar's end follows what is drawn within a fraction of a second, so that four updates a second do not look like four jumps. */

@@ -54,13 +54,27 @@ export function title(name) {
   return words.charAt(0).toUpperCase() + words.slice(1).toLowerCase();
 }
 
+const REASONS = {
+  no_worker: 'nobody is there to start it', paused: 'the queue is paused', learning: 'too early to say when it starts',
+};
+
 /** Where a `queue` event says that a job waits. */
 export function place(event) {
   if (event.held_by) {
     const others = event.own_ahead > 0 ? `, ${event.own_ahead} of them before this one` : '';
     return `waiting until another of your jobs ends${others}`;
   }
+  if (Number.isFinite(event.due_at)) return `waiting for its time, due in ${duration(Math.max(0, event.due_at - event.at))}`;
   const ahead = event.queue_ahead ?? event.queue_position;
-  if (!Number.isFinite(ahead)) return 'waiting in line';
-  return ahead <= 0 ? 'next in line' : `${ahead} ahead in line`;
+  const why = REASONS[event.reason] ? `, ${REASONS[event.reason]}` : '';
+  if (!Number.isFinite(ahead)) return `waiting in line${why}`;
+  return (ahead <= 0 ? 'next in line' : `${ahead} ahead in line`) + why;
+}
+
+/** "starts in about 40 s": when a waiting job begins, or nothing. `elapsed`: since the event came. */
+export function start(event, elapsed) {
+  if (!Number.isFinite(event.eta_ms)) return '';
+  const left = Math.max(0, event.eta_ms - elapsed);
+  if (left < 1_000 && (event.eta_high_ms ?? 0) - elapsed < 5_000) return 'starts any moment';
+  return `starts in ${remaining(event, elapsed).replace(/ left$/, '')}`;
 }

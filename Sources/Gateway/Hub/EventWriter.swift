@@ -40,21 +40,12 @@ enum EventWriter {
         }
     }
 
-    /// Where a job waits: `queue_position` (0 = next), or who holds it outside the line.
-    static func queue(job: JobID, place: JobPlace, atMs: Int) -> ByteBuffer {
-        object {
-            $0.member("job", job.text)
-            $0.member("type", "queue")
-            switch place {
-            case .inLine(let ahead):
-                $0.member("queue_position", ahead)
-                $0.member("queue_ahead", ahead)
-            case .heldByTenantLimit(let ownAhead):
-                $0.member("held_by", "tenant_limit")
-                $0.member("own_ahead", ownAhead)
-            }
-            $0.member("at", atMs)
-        }
+    /// Where a job waits, and until when.
+    static func queue(job: JobID, place: JobPlace, outlook: WaitOutlook?, atMs: Int) -> ByteBuffer {
+        ByteBuffer(
+            string: "{\"job\":\"\(job.text)\",\"type\":\"queue\"\(place.members)\(outlook?.members ?? "")"
+                + ",\"at\":\(atMs)}"
+        )
     }
 
     static func notice(reconnectAfterMs: Int, atMs: Int) -> ByteBuffer {

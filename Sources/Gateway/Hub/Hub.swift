@@ -18,6 +18,8 @@ final class Hub: Sendable {
     private let shardByLoop: [ObjectIdentifier: HubShard]
     private let subscriber: RedisSubscriber?
     private let store: JobStore?
+    /// How long waiting jobs wait; nil in a hub without Redis.
+    let forecaster: WaitForecaster?
     private let logger: Logger
     private let sessions = Atomic<Int>(0)
     private let draining = Atomic<Int>(0)
@@ -30,6 +32,7 @@ final class Hub: Sendable {
         store: JobStore,
         redis: RedisConfiguration,
         group: any EventLoopGroup,
+        pipelines: [Pipeline] = [],
         registry: MetricsRegistry,
         limits: HubLimits = .init(),
         logger: Logger
@@ -39,7 +42,17 @@ final class Hub: Sendable {
         let shards = loops.enumerated().map { HubShard(index: $0, eventLoop: $1, limits: limits, metrics: metrics) }
         let intake = HubIntake(eventLoop: group.next(), shards: shards, limits: limits, metrics: metrics, logger: logger)
         let subscriber = RedisSubscriber(configuration: redis, eventLoop: intake.eventLoop, logger: logger, delegate: intake)
-        intake.source = RedisHubSource(store: store, subscriber: subscriber)
+        let gatewayID = String(UInt64.random(in: 0...UInt64.max), radix: 36)
+        let forecaster = WaitForecaster(
+            store: store,
+            pipelines: pipelines,
+            holder: gatewayID,
+            limits: limits,
+            registry: registry,
+            logger: logger
+        )
+        intake.source = RedisHubSource(store: store, subscriber: subscriber, forecaster: forecaster)
+        self.forecaster = forecaster
         self.limits = limits
         self.metrics = metrics
         self.shards = shards
@@ -47,7 +60,7 @@ final class Hub: Sendable {
         self.subscriber = subscriber
         self.store = store
         self.logger = logger
-        self.gatewayID = String(UInt64.random(in: 0...UInt64.max), radix: 36)
+        self.gatewayID = gatewayID
         self.shardByLoop = Dictionary(uniqueKeysWithValues: shards.map { (ObjectIdentifier($0.eventLoop), $0) })
         connectHalves()
     }
@@ -64,6 +77,7 @@ final class Hub: Sendable {
         self.intake = intake
         self.subscriber = nil
         self.store = nil
+        self.forecaster = nil
         self.logger = logger
         self.gatewayID = "test"
         self.shardByLoop = Dictionary(uniqueKeysWithValues: shards.map { (ObjectIdentifier($0.eventLoop), $0) })

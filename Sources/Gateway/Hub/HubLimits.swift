@@ -78,6 +78,21 @@ public struct HubLimits: Sendable {
     /// Places in line read per tick (one second).
     public var positionsPerTick = 256
 
+    // MARK: Forecasts of waits
+    /// Pause between two looks at a queue's forecast, which is made at most once a second.
+    public var waitPause = Duration.milliseconds(900)
+    /// A forecast that is older is not shown.
+    public var waitFrameAge = Duration.seconds(8)
+    /// Queues of which forecasts are remembered.
+    public var waitQueues = 256
+    /// Pipelines of one queue whose learned durations are read, and for how long they are good.
+    public var waitPipelines = 64
+    public var waitStatisticsAge = Duration.seconds(20)
+    /// Forecasts of at least so many milliseconds teach the interval.
+    public var waitWorthLearning = 3000.0
+    /// A wait that goes down as it should is told again after a twentieth of itself, within these bounds.
+    public var waitRepeat = 1000...10_000
+
     // MARK: Waiting and heartbeats
     /// How long a watch without a cursor waits for its job to appear.
     public var watchUnknown = TimeAmount.seconds(60)

@@ -19,6 +19,9 @@ protocol HubSource: AnyObject, Sendable {
     func queueNames(_ jobs: [JobID]) -> EventLoopFuture<[String?]>
     /// Where jobs wait; nil for what does not wait in a line.
     func places(_ questions: [PlaceQuestion]) -> EventLoopFuture<[JobPlace?]>
+    /// How long the jobs of each queue wait; nil where nothing is known. Never fails: a place is worth telling without.
+    func waits(_ queues: [String]) -> EventLoopFuture<[WaitFrame?]>
+    func partition(of job: JobID) -> Int
 }
 
 /// The real one: a subscriber connection and the job store.
@@ -27,11 +30,13 @@ protocol HubSource: AnyObject, Sendable {
 final class RedisHubSource: HubSource {
     private let store: JobStore
     private let subscriber: RedisSubscriber
+    private let forecaster: WaitForecaster
     private let eventLoop: any EventLoop
 
-    init(store: JobStore, subscriber: RedisSubscriber) {
+    init(store: JobStore, subscriber: RedisSubscriber, forecaster: WaitForecaster) {
         self.store = store
         self.subscriber = subscriber
+        self.forecaster = forecaster
         self.eventLoop = subscriber.eventLoop
     }
 
@@ -58,4 +63,14 @@ final class RedisHubSource: HubSource {
     func places(_ questions: [PlaceQuestion]) -> EventLoopFuture<[JobPlace?]> {
         eventLoop.makeFutureWithTask { [store] in try await store.places(questions) }
     }
+
+    func waits(_ queues: [String]) -> EventLoopFuture<[WaitFrame?]> {
+        eventLoop.makeFutureWithTask { [forecaster] in
+            var frames: [WaitFrame?] = []
+            for queue in queues { frames.append(await forecaster.frame(queue)) }
+            return frames
+        }
+    }
+
+    func partition(of job: JobID) -> Int { store.keys.partition(of: job) }
 }

@@ -77,7 +77,7 @@ final class JobEntry {
     var isRemoved = false
 
     var queueName: String?
-    var place: JobPlace?
+    var told: ToldPlace?
     var placeEvent: OutboundEvent?
     var isInLine = false
 

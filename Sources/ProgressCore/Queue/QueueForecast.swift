@@ -39,6 +39,18 @@ public struct QueueForecast: Sendable {
         public var waitMs: Double
         public var lowMs: Double
         public var highMs: Double
+        /// Of the logarithm, by the model alone: what calibration measures errors in.
+        public var sigma: Double
+
+        public init(waitMs: Double, lowMs: Double, highMs: Double, sigma: Double) {
+            self.waitMs = waitMs
+            self.lowMs = lowMs
+            self.highMs = highMs
+            self.sigma = sigma
+        }
+
+        /// The interval is too wide to show a number.
+        public var isEstimating: Bool { sigma > Tuning.showableSpread }
     }
 
     /// The waits of the first jobs of the line, at most `ProgressLimits.forecastPositions`; none without a worker, since
@@ -59,7 +71,8 @@ public struct QueueForecast: Sendable {
                 Wait(
                     waitMs: free.atMs,
                     lowMs: free.atMs * min(1, exp(calibration.low * spread)),
-                    highMs: free.atMs * max(1, exp(calibration.high * spread))
+                    highMs: free.atMs * max(1, exp(calibration.high * spread)),
+                    sigma: spread
                 )
             )
             let variance = min(max(job.variance, 0), Tuning.largestVariance)
@@ -119,14 +132,25 @@ public struct WaitCalibration: Sendable, Hashable {
 
     public init() {}
 
+    /// `1 low high`
+    public var text: String { "1 \(low) \(high)" }
+
+    /// What `text` said; nil for anything else.
+    public init?(text: String) {
+        let parts = text.split(separator: " ")
+        guard parts.count == 3, parts[0] == "1", let low = Double(parts[1]), let high = Double(parts[2]),
+            (-20 ... -0.1).contains(low), (0.1...20).contains(high)
+        else { return nil }
+        self.low = low
+        self.high = high
+    }
+
     /// - Parameters:
     ///   - forecast: what was said when the job was submitted.
     ///   - actualMs: how long it then waited.
     public mutating func learn(_ forecast: QueueForecast.Wait, actualMs: Double) {
-        guard forecast.waitMs > 0, actualMs > 0, forecast.highMs > forecast.waitMs, actualMs.isFinite else { return }
-        let sigma = log(forecast.highMs / forecast.waitMs) / max(high, 0.1)
-        guard sigma > 0, sigma.isFinite else { return }
-        let deviation = log(actualMs / forecast.waitMs) / sigma
+        guard forecast.waitMs > 0, actualMs > 0, forecast.sigma > 0, actualMs.isFinite else { return }
+        let deviation = log(actualMs / forecast.waitMs) / forecast.sigma
         low = min(max(low + 0.1 * (0.1 - (deviation < low ? 1 : 0)), -20), -0.1)
         high = min(max(high + 0.1 * (0.9 - (deviation < high ? 1 : 0)), 0.1), 20)
     }

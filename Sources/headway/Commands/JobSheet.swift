@@ -53,7 +53,11 @@ struct JobSheet {
             ("job", event.job),
             ("phase", view.end == nil ? ProgressText.phase(of: view) : ProgressText.end(of: view)),
             ("progress", progress),
-            ("remaining", view.end == nil ? ProgressText.eta(of: event, ageMs: event.at.map { max(0, now - $0) } ?? 0) : nil),
+            (
+                "remaining",
+                view.end == nil && event.phase != .queued ? ProgressText.eta(of: event, ageMs: event.at.map { max(0, now - $0) } ?? 0) : nil
+            ),
+            ("wait", ProgressText.start(of: view, at: .zero)),
             ("message", view.end == nil ? event.message : nil),
             ("queue", event.queue), ("pipeline", event.pipeline), ("owner", record.owner),
             ("priority", record.priority.map(String.init)),

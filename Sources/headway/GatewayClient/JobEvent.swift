@@ -63,6 +63,10 @@ struct JobEvent: Sendable, Decodable, Equatable {
     /// Why the job has no place in the line, e.g. `tenant_limit`; so many others of the same owner are let in before it.
     var heldBy: String?
     var ownAhead: Int?
+    /// Why nothing is said of its wait, e.g. `no_worker`.
+    var reason: String?
+    /// When a delayed job may begin, in Unix milliseconds.
+    var dueAt: Int?
     var children: Children?
     var error: Failure?
     var cancel: Cancel?
@@ -74,7 +78,7 @@ struct JobEvent: Sendable, Decodable, Equatable {
     private enum CodingKeys: String, CodingKey {
         case job, seq, type, phase, percent, stage, step, steps, item, items, message, stalled, estimating, attempt, at, error, cancel,
             result
-        case queue, pipeline, children
+        case queue, pipeline, children, reason
         case phasePercent = "phase_percent"
         case percentPerS = "percent_per_s"
         case stagePercent = "stage_percent"
@@ -86,6 +90,7 @@ struct JobEvent: Sendable, Decodable, Equatable {
         case queueAhead = "queue_ahead"
         case heldBy = "held_by"
         case ownAhead = "own_ahead"
+        case dueAt = "due_at"
     }
 
     /// Nil when `json` is no event.
@@ -95,6 +100,9 @@ struct JobEvent: Sendable, Decodable, Equatable {
 
     /// The last event a watch of this job will ever get.
     var isEnd: Bool { type == "gone" || (phase?.isTerminal ?? false) }
+
+    /// It says where the job waits: a `queue` event, or a state with the members of one.
+    var tellsPlace: Bool { queueAhead != nil || queuePosition != nil || heldBy != nil || dueAt != nil }
 
     /// Changes people want to see each, not only the newest.
     var isMilestone: Bool {

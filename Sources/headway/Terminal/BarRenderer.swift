@@ -93,9 +93,7 @@ struct BarRenderer: Sendable {
         if view.link == .connecting || view.link == .lost { return view.event == nil ? "connecting" : "reconnecting" }
         if view.isDegraded { return "the gateway has lost its Redis, waiting" }
         guard let event = view.event else { return nil }
-        if event.phase == .queued {
-            return view.queueEtaMs.map { "starts in about \(ProgressText.rounded(max(0, $0 - view.ageMs(at: now))))" }
-        }
+        if event.phase == .queued { return ProgressText.start(of: view, at: now) }
         let attempt = (event.attempt ?? 1) > 1 ? "attempt \(event.attempt ?? 1), " : ""
         let eta = ProgressText.eta(of: event, ageMs: view.ageMs(at: now))
         return eta.map { attempt + $0 } ?? (attempt.isEmpty ? nil : String(attempt.dropLast(2)))

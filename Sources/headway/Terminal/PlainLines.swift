@@ -29,6 +29,7 @@ struct PlainLines: Sendable {
         if view.end != nil { return ProgressText.end(of: view) }
         var parts = [ProgressText.phase(of: view)]
         if view.isDegraded { parts.append("(the gateway has lost its Redis)") }
+        if let start = ProgressText.start(of: view, at: now) { parts.append(start) }
         if let event = view.event, event.phase != .queued {
             parts.append(ProgressText.percent(event.percent ?? 0))
             let stage = ProgressText.stage(of: event)

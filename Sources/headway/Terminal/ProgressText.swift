@@ -41,14 +41,41 @@ enum ProgressText {
         return nil
     }
 
-    /// `GENERATING`, and for a waiting job its place in the line.
+    /// `GENERATING`, and for a waiting job its place in the line: `QUEUED, 3 ahead`, `QUEUED, next, no worker takes such jobs`.
     static func phase(of view: JobView) -> String {
         guard let event = view.event, let phase = event.phase else { return "waiting for the job" }
-        if phase == .queued, let ahead = view.heldBehind {
-            return "QUEUED, at your limit of running jobs" + (ahead == 0 ? "" : ", \(ahead) of yours first")
+        if phase == .queued, let place = view.place?.event {
+            return (["QUEUED", self.place(place), reason(place.reason)] as [String?]).compactMap(\.self).joined(separator: ", ")
         }
-        if phase == .queued, let ahead = view.queueAhead { return ahead == 0 ? "QUEUED, next" : "QUEUED, \(ahead) ahead" }
         return event.cancel == nil ? phase.rawValue : "\(phase.rawValue), cancelling"
+    }
+
+    private static func place(_ event: JobEvent) -> String? {
+        if event.heldBy != nil {
+            let ahead = event.ownAhead ?? 0
+            return "at your limit of running jobs" + (ahead == 0 ? "" : ", \(ahead) of yours first")
+        }
+        if let due = event.dueAt { return event.at.map { "due in \(rounded(max(0, due - $0)))" } ?? "not due yet" }
+        guard let ahead = event.queueAhead ?? event.queuePosition else { return nil }
+        return ahead == 0 ? "next" : "\(ahead) ahead"
+    }
+
+    /// Why there is no time, unless the place says it.
+    private static func reason(_ code: String?) -> String? {
+        switch code {
+        case "no_worker": "no worker takes such jobs"
+        case "paused": "the queue is paused"
+        case "learning": "too early to say when"
+        default: nil
+        }
+    }
+
+    /// When a waiting job begins: `starts in about 40 s`; nil when nobody knows.
+    static func start(of view: JobView, at now: Duration) -> String? {
+        guard view.event?.phase == .queued, let place = view.place, place.event.etaMs != nil else { return nil }
+        let age = max(0, DurationText.milliseconds(now - place.at))
+        if let eta = place.event.etaMs, eta - age < 1000, (place.event.etaHighMs ?? 0) - age < 5000 { return "starts any moment" }
+        return eta(of: place.event, ageMs: age).map { "starts in \($0)" }
     }
 
     /// `shape_generation 21/50`, `item 2 of 4`, of a group how far its children are; empty when the event says nothing of it.

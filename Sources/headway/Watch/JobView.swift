@@ -21,10 +21,8 @@ struct JobView: Sendable {
     /// Names of the pipeline's stages in order of work; stages that only the events name are added as they come.
     private(set) var stages: [String]
     private(set) var event: JobEvent?
-    private(set) var queueAhead: Int?
-    /// It stands outside the line until one of its owner's running jobs ends; so many of the same owner come first.
-    private(set) var heldBehind: Int?
-    private(set) var queueEtaMs: Int?
+    /// The newest event that said where it waits and for how long, and when that came; nil when it does not wait.
+    private(set) var place: (event: JobEvent, at: Duration)?
     private(set) var isDegraded = false
     private(set) var end: JobEnd?
     var link: Link = .connecting
@@ -47,11 +45,13 @@ struct JobView: Sendable {
             return .state
         case "log", "preview", "notice": return .none
         case "queue":
-            queueAhead = event.queueAhead ?? event.queuePosition
-            heldBehind = event.heldBy == nil ? nil : event.ownAhead ?? 0
-            queueEtaMs = event.etaMs
-            receivedAt = now
-            return .state
+            guard end == nil, self.event.map({ $0.phase == .queued }) ?? true else { return .none }
+            let before = place?.event
+            place = (event, now)
+            let isNews =
+                event.queueAhead != before?.queueAhead || event.reason != before?.reason || event.ownAhead != before?.ownAhead
+                || event.dueAt != before?.dueAt || (event.etaMs == nil) != (before?.etaMs == nil)
+            return isNews ? .milestone : .state
         case "gone":
             end = end ?? .absent
             return .milestone
@@ -61,7 +61,10 @@ struct JobView: Sendable {
     }
 
     private mutating func applyState(_ event: JobEvent, at now: Duration) -> Change {
-        guard end == nil, order.admits(event) else { return .none }
+        // A state that was asked for says it too, also when nothing else is new.
+        let tellsPlace = event.phase == .queued && event.tellsPlace && end == nil
+        if tellsPlace { place = (event, now) }
+        guard end == nil, order.admits(event) else { return tellsPlace ? .state : .none }
         isDegraded = false
         let previous = self.event
         if event.type == "reset" || event.attempt != previous?.attempt { drawnFloor = 0 }
@@ -69,7 +72,7 @@ struct JobView: Sendable {
         // The bar may have been drawn ahead of this event; it waits there rather than step back.
         self.event = event
         receivedAt = now
-        if event.phase != .queued { (queueAhead, heldBehind) = (nil, nil) }
+        if event.phase != .queued { place = nil }
         if let stage = event.stage, !stages.contains(stage) { stages.append(stage) }
         switch event.phase {
         case .complete: end = .complete

@@ -81,9 +81,21 @@ import Testing
     }
 
     @Test func anyQueueIsTakenWhenConfigured() async throws {
-        try await GatewayFixture.with(.init { $0.allowAnyQueue = true }) { fixture in
-            let answer = try await fixture.ask("POST", "/v1/jobs", json: "{\"queue\":\"new\",\"pipeline\":\"generic\"}")
-            #expect(answer.status == 202)
+        let change = Change<GatewayConfiguration> {
+            $0.allowAnyQueue = true
+            $0.limits.queues = 2
+            $0.limits.queueListRetry = .zero
+        }
+        try await GatewayFixture.with(change) { fixture in
+            let store = fixture.store
+            let before = try await store.queueNames()
+            let rest = 2 - before.count
+            for number in 0..<5 {
+                let answer = try await fixture.ask("POST", "/v1/jobs", json: "{\"queue\":\"new\(number)\",\"pipeline\":\"generic\"}")
+                #expect(answer.status == (number < rest ? 202 : 404), "queue \(number)")
+            }
+            // So that it is looked after.
+            #expect(try await store.queueNames() == before.union((0..<rest).map { "new\($0)" }))
         }
     }
 
@@ -133,6 +145,32 @@ import Testing
             let moved = try await client.ask("GET", "/v1/jobs/third", headers: [("If-None-Match", tag)])
             #expect(moved.status == 200 && moved.member("own_ahead") == "0")
             #expect(try await client.ask("GET", "/v1/jobs/second").member("queue_position") == "0")
+        }
+    }
+
+    /// A waiting job says until when, or why nobody knows; in the sheet and in the answer of a long-poll.
+    @Test func aWaitingJobSaysForHowLong() async throws {
+        try await GatewayFixture.with { fixture in
+            _ = try await fixture.submit("first")
+            let client = try await fixture.connect()
+            let later = "{\"id\":\"second\",\"queue\":\"gpu\",\"pipeline\":\"relief\",\"params\":{},\"delay_ms\":3600000}"
+            #expect(try await client.ask("POST", "/v1/jobs", json: later).status == 202)
+            let first = try await client.ask("GET", "/v1/jobs/first")
+            #expect(first.member("queue_position") == "0" && first.member("reason") == "no_worker" && first.member("eta_ms") == nil)
+            let second = try await client.ask("GET", "/v1/jobs/second")
+            #expect(second.member("reason") == "not_due" && second.member("due_at") != nil && second.member("queue_position") == nil)
+            let polled = try await client.ask("GET", "/v1/jobs/first?after=0&wait_ms=100")
+            #expect(polled.text.contains("\"queue_ahead\":0,\"reason\":\"no_worker\"}"), "\(polled.text)")
+            _ = try await fixture.store.registerWorker(
+                WorkerRecord(id: "w", host: "h", pid: 1, version: "1", queues: ["gpu"], pipeline: "relief", concurrency: 1)
+            )
+            try await eventually(within: .seconds(60), "a wait") {
+                try await client.ask("GET", "/v1/jobs/first").member("eta_ms") == "0"
+            }
+            try await fixture.store.configure(queue: "gpu", [.paused(true)])
+            try await eventually(within: .seconds(60), "a pause") {
+                try await client.ask("GET", "/v1/jobs/first").member("reason") == "paused"
+            }
         }
     }
 

@@ -41,6 +41,9 @@ final class FakeRedis: HubSource, @unchecked Sendable {
     private(set) var subscribed: Set<String> = []
     private(set) var readCount = 0
     private(set) var placesAsked = 0
+    /// Forecasts of waits, by queue, and who asked for them.
+    var frames: [String: WaitFrame] = [:]
+    private(set) var framesAsked: [String] = []
     private(set) var isLinkUp = true
     /// Events in flight; those of a dead link never arrive.
     private var generation = 0
@@ -148,6 +151,13 @@ final class FakeRedis: HubSource, @unchecked Sendable {
     }
 
     func queueNames(_ jobs: [JobID]) -> EventLoopFuture<[String?]> { read { [self] in jobs.map { self.jobs[$0]?.queue } } }
+
+    func waits(_ queues: [String]) -> EventLoopFuture<[WaitFrame?]> {
+        framesAsked += queues
+        return read { [self] in queues.map { frames[$0] } }
+    }
+
+    func partition(of job: JobID) -> Int { 0 }
 
     func places(_ questions: [PlaceQuestion]) -> EventLoopFuture<[JobPlace?]> {
         placesAsked += questions.count

@@ -270,57 +270,6 @@ struct HubTests {
         #expect(world.redis.subscribed.isEmpty)
     }
 
-    @Test func placesInLineAreToldWhenTheyChange() {
-        let world = HubWorld()
-        world.redis.write(job, .milestone, phase: .queued)
-        world.redis.jobs[job]?.place = .inLine(ahead: 3)
-        let client = world.webSocket()
-        watch(client, [job])
-        world.advance(ms: 3000)
-        world.redis.jobs[job]?.place = .inLine(ahead: 0)
-        world.advance(ms: 1100)
-        let late = world.webSocket()
-        watch(late, [job])
-        world.advance(ms: 100)
-        world.redis.write(job, .milestone, phase: .analyzing)
-        world.advance(ms: 3000)
-        #expect(client.types(of: job) == ["phase", "queue", "queue", "phase"])
-        #expect(client.events(of: job)[1].json["queue_position"] == .integer(3))
-        #expect(client.events(of: job)[2].json["queue_ahead"] == .integer(0))
-        #expect(late.types(of: job) == ["phase", "queue", "phase"])
-    }
-
-    @Test func aHeldJobSaysWhoHoldsIt() {
-        let world = HubWorld()
-        world.redis.write(job, .milestone, phase: .queued)
-        world.redis.jobs[job]?.place = .heldByTenantLimit(ownAhead: 2)
-        let client = world.webSocket()
-        watch(client, [job])
-        world.advance(ms: 3000)
-        world.redis.jobs[job]?.place = .inLine(ahead: 4)
-        world.advance(ms: 1100)
-        #expect(client.types(of: job) == ["phase", "queue", "queue"])
-        let held = client.events(of: job)[1].json
-        #expect(held["held_by"] == .string("tenant_limit") && held["own_ahead"] == .integer(2) && held["queue_position"] == nil)
-        let inLine = client.events(of: job)[2].json
-        #expect(inLine["queue_position"] == .integer(4) && inLine["held_by"] == nil && inLine["own_ahead"] == nil)
-    }
-
-    /// Groups and progress-only jobs stand in no line: nobody is asked again and again where they are.
-    @Test func whatStandsInNoLineIsNotAskedFor() {
-        let world = HubWorld()
-        world.redis.write(job, .milestone, phase: .queued)
-        world.redis.jobs[job]?.queue = Keys.heldQueue
-        let client = world.webSocket()
-        watch(client, [job])
-        world.advance(ms: 5000)
-        world.redis.write(job, .state, phase: .queued)
-        world.advance(ms: 5000)
-        #expect(client.types(of: job) == ["phase", "progress"])
-        #expect(world.redis.placesAsked == 0)
-        #expect(world.hub.intake.inLine.isEmpty)
-    }
-
     @Test func aBigRoomIsServedInTurns() {
         var limits = HubLimits()
         limits.writesPerTurn = 16

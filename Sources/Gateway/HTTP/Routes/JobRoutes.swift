@@ -30,13 +30,19 @@ struct JobRoutes: Sendable {
         let isFull = request.flag("full")
         let found = try await store.snapshot(job, fields: isFull ? JobSheet.allFields : JobSheet.fields)
         guard let snapshot = found, request.principal.mayView(snapshot.owner) else { throw Self.notFound(job) }
-        // A waiting job also changes when those before it leave.
-        let place = snapshot.phase == .queued ? try await self.place(of: snapshot) : nil
+        // A waiting job also changes when those before it leave, and its wait by itself.
+        let (place, outlook) = snapshot.phase == .queued ? try await waiting(job, snapshot.fields["queue"], snapshot.owner) : (nil, nil)
         // The body changes when seq does. After a failover Redis may count the same seq again for another change, at another time.
         var tag = "\"\(snapshot.seq)-\(snapshot.fields["updated_at"] ?? "0")"
         switch place {
         case .inLine(let ahead): tag += "-q\(ahead)"
         case .heldByTenantLimit(let ownAhead): tag += "-t\(ownAhead)"
+        case .notDue: tag += "-d"
+        case nil: break
+        }
+        switch outlook {
+        case .wait(let ms, _, _): tag += "-\(ms)"
+        case .unknown(let reason): tag += "-\(reason.rawValue)"
         case nil: break
         }
         // Noted after the end, without an event.
@@ -45,23 +51,40 @@ struct JobRoutes: Sendable {
         if request.headers[canonicalForm: "if-none-match"].contains(where: { $0 == tag || $0 == "W/\(tag)" || $0 == "*" }) {
             return HTTPResponse(status: 304, headers: [("etag", tag), ("cache-control", "no-cache")])
         }
-        var response = HTTPResponse.json(JobSheet.text(snapshot, place: place, isFull: isFull))
+        var response = HTTPResponse.json(JobSheet.text(snapshot, place: place, outlook: outlook, isFull: isFull))
         response.headers.removeAll { $0.name == "cache-control" }
         response.add("etag", tag)
         response.add("cache-control", "no-cache")
         return response
     }
 
-    private func place(of snapshot: JobSnapshot) async throws -> JobPlace? {
-        let question = PlaceQuestion(job: snapshot.job, queue: snapshot.fields["queue"] ?? Keys.heldQueue, owner: snapshot.owner)
-        return try await store.places([question]).first ?? nil
+    /// Where a job waits, and for how long.
+    private func waiting(_ job: JobID, _ queue: String?, _ owner: Owner) async throws -> (JobPlace?, WaitOutlook?) {
+        guard let queue, queue != Keys.heldQueue else { return (nil, nil) }
+        // The place last, as the hub does.
+        let frame = await context.hub.forecaster?.frame(queue)
+        guard let place = try await store.places([PlaceQuestion(job: job, queue: queue, owner: owner)]).first ?? nil else {
+            return (nil, nil)
+        }
+        return (place, WaitFrame.outlook(frame, at: place, partition: store.keys.partition(of: job)))
+    }
+
+    /// A state as a long-poll answers it: of a waiting job with its place.
+    private func stated(_ job: JobID, _ state: ByteBuffer, _ head: JobHead) async throws -> ByteBuffer {
+        guard head.phase == .queued, let queue = try await store.queueNames(of: [job]).first ?? nil else { return state }
+        let (place, outlook) = try await waiting(job, queue, head.owner)
+        guard let place, state.readableBytes > 2 else { return state }
+        var spliced = state
+        spliced = spliced.getSlice(at: spliced.readerIndex, length: spliced.readableBytes - 1) ?? spliced
+        spliced.writeString(place.members + (outlook?.members ?? "") + "}")
+        return spliced
     }
 
     private func poll(_ job: JobID, _ request: HTTPRequest, after: Int, waitMs: Int) async throws -> HTTPResponse {
         switch try await context.hub.poll(job, principal: request.principal, after: after, waitMs: waitMs) {
-        case .found(let state, _, let milestones):
+        case .found(let state, let head, let milestones):
             var answer = ByteBuffer(string: "{\"state\":")
-            answer.writeImmutableBuffer(state)
+            answer.writeImmutableBuffer(try await stated(job, state, head))
             answer.writeString(",\"events\":[")
             for (index, milestone) in milestones.enumerated() {
                 if index > 0 { answer.writeString(",") }

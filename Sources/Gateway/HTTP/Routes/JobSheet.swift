@@ -1,4 +1,5 @@
 import JobStore
+import ProgressCore
 
 /// The JSON of `GET /v1/jobs/J`: the last event, byte for byte, with the job's own fields spliced in behind it.
 enum JobSheet {
@@ -11,8 +12,10 @@ enum JobSheet {
     static let fields = ["owner", "phase", "body"] + texts + numbers
     static let allFields = fields + raws
 
-    /// - Parameter place: where it waits, when it does.
-    static func text(_ snapshot: JobSnapshot, place: JobPlace?, isFull: Bool) -> String {
+    /// - Parameters:
+    ///   - place: where it waits, when it does.
+    ///   - outlook: for how long.
+    static func text(_ snapshot: JobSnapshot, place: JobPlace?, outlook: WaitOutlook?, isFull: Bool) -> String {
         var text = snapshot.body
         guard text.last == "}" else { return "{}" }
         // `result`, `error` and `cancel` may stand in the event already.
@@ -26,11 +29,7 @@ enum JobSheet {
         for name in numbers {
             if let value = snapshot.fields[name].flatMap({ Int($0) }) { text += ",\"\(name)\":\(value)" }
         }
-        switch place {
-        case .inLine(let ahead): text += ",\"queue_position\":\(ahead),\"queue_ahead\":\(ahead)"
-        case .heldByTenantLimit(let ownAhead): text += ",\"held_by\":\"tenant_limit\",\"own_ahead\":\(ownAhead)"
-        case nil: break
-        }
+        text += (place?.members ?? "") + (outlook?.members ?? "")
         if isFull {
             for name in raws where !present.contains(name) {
                 if let value = snapshot.fields[name], !value.isEmpty { text += ",\"\(name)\":\(value)" }
