@@ -79,6 +79,10 @@ public struct GatewayLimits: Sendable {
     public var longPollMs = 30_000
     /// Age of the list of queues that submits are checked against.
     public var queueListAge = Duration.seconds(2)
+    /// Queues there may be before a submit, where any queue is allowed, makes no new one.
+    public var queues = 1000
+    /// Between two looks at queues and workers for the metrics.
+    public var queueMetricsInterval = Duration.seconds(10)
     /// An unknown queue makes the list be read again, at most this often.
     public var queueListRetry = Duration.milliseconds(200)
     /// Between two looks at the link to Redis.

@@ -20,6 +20,7 @@ public final class GatewayServer: Service {
     private let blobs: any BlobStore
     private let health: HealthMonitor
     private let auditor: SlowAudit
+    private let monitor: QueueMonitor
     private let http: HTTPService
     private let environment: GatewayEnvironment
     private let listening: EventLoopPromise<SocketAddress>
@@ -53,6 +54,7 @@ public final class GatewayServer: Service {
         blobs = DirectoryBlobStore(root: configuration.dataDirectory, limits: limits, environment: environment)
         health = HealthMonitor(hub: hub, redis: redis, group: group, limits: limits, registry: registry, logger: logger)
         auditor = SlowAudit(store: store, limits: limits, random: environment.random, registry: registry, logger: logger)
+        monitor = QueueMonitor(store: store, limits: limits, registry: registry, logger: logger)
         let context = RouteContext(
             store: store,
             hub: hub,
@@ -129,6 +131,7 @@ public final class GatewayServer: Service {
             tasks.addTask { await self.sweep() }
             tasks.addTask { await self.reap() }
             tasks.addTask { await self.auditor.run() }
+            tasks.addTask { await self.monitor.run() }
             // A Service's way to learn of SIGTERM without ending the tasks above: they go on while watchers are sent away.
             try? await gracefulShutdown()
             await self.drain(channel)

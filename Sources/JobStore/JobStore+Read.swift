@@ -53,12 +53,13 @@ extension JobStore {
     /// Milestones with seq > `after`, oldest first.
     public func milestones(_ job: JobID, after: Int) async throws(StoreError) -> [Milestone] {
         let replies = try await pipeline([
-            ["LRANGE", .string(keys.milestones(job)), "0", "-1"], ["HGET", .string(keys.job(job)), "body"],
+            ["HGET", .string(keys.job(job)), "body"], ["LRANGE", .string(keys.milestones(job)), "0", "-1"],
         ])
-        if case .error(let message)? = replies.first { throw StoreError(.corrupt, message) }
-        var bodies = replies[0].array ?? []
-        // A job that never left the line has its one milestone, the QUEUED event, in its hash alone.
-        if bodies.isEmpty { bodies = [replies[1]] }
+        if case .error(let message)? = replies.last { throw StoreError(.corrupt, message) }
+        var bodies = replies[1].array ?? []
+        // A job that never left the line has its one milestone, the QUEUED event, in its hash alone. The hash was read first: a job
+        // that is claimed between the two reads has its list.
+        if bodies.isEmpty { bodies = [replies[0]] }
         return bodies.compactMap { value in
             guard let body = value.buffer, let head = EventHead(body: body), head.isMilestone, head.seq > after else { return nil }
             return Milestone(seq: head.seq, phase: head.phase, body: body)

@@ -81,17 +81,18 @@ extension JobStore {
         guard !jobs.isEmpty else { return [] }
         let nowMs = try await serverTimeMs()
         let replies = try await pipeline(
-            jobs.map { ["HMGET", .string(keys.job($0)), "phase", "percent", "stage", "attempt", "claimed_at", "fence"] }
+            jobs.map { ["HMGET", .string(keys.job($0)), "phase", "percent", "stage", "attempt", "claimed_at", "fence", "stalled"] }
         )
         return zip(jobs, replies).compactMap { job, reply in
-            guard let values = reply.array, values.count == 6, let phase = values[0].string, !values[5].isNull else { return nil }
+            guard let values = reply.array, values.count == 7, let phase = values[0].string, !values[5].isNull else { return nil }
             return RunningJob(
                 job: job.text,
                 phase: phase,
                 percent: Double(values[1].string ?? "") ?? 0,
                 stage: values[2].string,
                 attempt: values[3].int ?? 1,
-                runningMs: max(0, nowMs - (values[4].int ?? nowMs))
+                runningMs: max(0, nowMs - (values[4].int ?? nowMs)),
+                isStalled: values[6].string == "1"
             )
         }
     }

@@ -93,6 +93,8 @@ public struct RunningJob: Sendable, Hashable {
     public let attempt: Int
     /// Since its claim, in milliseconds of Redis's clock.
     public let runningMs: Int
+    /// No progress for longer than usual.
+    public let isStalled: Bool
 }
 
 extension WorkerRecord {

@@ -39,6 +39,17 @@ public struct MetricName: Sendable, Hashable {
         "Findings that the last audit of this gateway could not repair; `headway audit` lists them."
     )
     public static let auditRepaired = MetricName("headway_audit_repaired_total", "Findings that audits of this gateway repaired.")
+    public static let queueJobs = MetricName("headway_queue_jobs", "Jobs of a queue, by where they are.")
+    public static let queuePaused = MetricName("headway_queue_paused", "1 while the queue is paused.")
+    public static let queueWorkers = MetricName("headway_queue_workers", "Live workers that take jobs of the queue.")
+    public static let workersLive = MetricName("headway_workers_live", "Workers that gave a sign of life lately.")
+    public static let workersDraining = MetricName("headway_workers_draining", "Live workers that take no more jobs.")
+    public static let workersSlowed = MetricName("headway_workers_slowed", "Live workers that pause because their jobs fail at once.")
+    public static let jobsStalled = MetricName("headway_jobs_stalled", "Running jobs of workers without progress for unusually long.")
+    public static let queuesReadAge = MetricName(
+        "headway_queues_read_age_seconds",
+        "Age of the values of queues and workers; it grows while Redis is away."
+    )
     public static let gatewayDraining = MetricName("headway_gateway_draining", "1 from SIGTERM on.")
 }
 

@@ -94,10 +94,11 @@ final class Deployment: Sendable {
     }
 
     /// Starts a gateway; `port` 0 picks one.
-    func gateway(_ name: String = "gateway", port: Int = 0) async throws -> Gateway {
+    func gateway(_ name: String = "gateway", port: Int = 0, environment: [String: String] = [:]) async throws -> Gateway {
         let process = try headway(
             name,
-            ["gateway", "--redis", redis.url, "--listen", "127.0.0.1:\(port)", "--data", "\(directory)/data"]
+            ["gateway", "--redis", redis.url, "--listen", "127.0.0.1:\(port)", "--data", "\(directory)/data"],
+            environment: environment
         )
         let line = try await process.line(startingWith: "listening http://127.0.0.1:")
         guard let port = line.split(separator: ":").last.flatMap({ Int($0) }) else {
@@ -118,14 +119,15 @@ final class Deployment: Sendable {
         pipeline: String = "generic",
         gateway: Gateway? = nil,
         command: [String]? = nil,
-        flags: [String] = []
+        flags: [String] = [],
+        environment: [String: String] = [:]
     ) async throws -> HeadwayProcess {
         var arguments = [
             "worker", "--redis", redis.url, "--queue", "gpu", "--pipeline", pipeline, "--work-dir", "\(directory)/\(name)-work",
         ]
         if let gateway { arguments += ["--gateway", gateway.url] }
         arguments += flags + ["--"] + (command ?? ["python3", Self.file("Tests/Fixtures/generators/steps.py")])
-        let process = try headway(name, arguments)
+        let process = try headway(name, arguments, environment: environment)
         try await eventually(within: .seconds(20), "worker \(name) is registered; it said: \(process.errors)") {
             if let exit = process.process.exit { throw TestSupportError(.process, "worker \(name) ended: \(exit) \(process.errors)") }
             return try await self.store.workers().contains { $0.pid == Int(process.process.pid) }

@@ -10,6 +10,12 @@ struct WireEvent: Decodable, Sendable {
     let percent: Double?
     let attempt: Int?
     let at: Int?
+    let etaMs: Int?
+
+    enum CodingKeys: String, CodingKey {
+        case type, job, seq, phase, percent, attempt, at
+        case etaMs = "eta_ms"
+    }
 
     /// Parses JSON lines; a line that is no JSON object fails the test.
     static func lines(_ text: String) throws -> [WireEvent] {

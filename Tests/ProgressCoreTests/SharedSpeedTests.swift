@@ -144,4 +144,54 @@ struct SharedSpeedTests {
         guess.add(Remaining(seconds: 10, variance: 400))
         #expect(guess.distribution(sharedVariance: 0, elapsed: 0).estimate > 0.85 * 10 / 5.0.squareRoot())
     }
+
+    // MARK: Ticks that are due, and the estimates that a job is judged by
+
+    @Test func aTickThatIsDueIsStillToCome() {
+        var statistics = LearnedStatistics()
+        func job() -> TrackedJob {
+            let job = TrackedJob(
+                pipeline: Samples.generic,
+                plan: [PlannedStage(name: "draw", units: 10), PlannedStage(name: "save")],
+                statistics: statistics
+            )
+            job.apply(.init(stage: "draw"), atMs: 0)
+            return job
+        }
+        for _ in 0..<20 {
+            let one = job()
+            for step in 1...10 { one.apply(.init(step: step, steps: 10), atMs: 1000 * step) }
+            one.apply(.init(stage: "save"), atMs: 10_000)
+            statistics.learn(one.finish(atMs: 10_050))
+        }
+        let late = job()
+        for step in 1...9 { late.apply(.init(step: step, steps: 10), atMs: 1000 * step) }
+        var last = 0
+        for now in stride(from: 10_000, through: 16_000, by: 500) {
+            let rest = late.state(atMs: now).etaMs ?? 0
+            #expect(rest > 220, "after \(now) ms: \(rest)")
+            if now > 12_000 { #expect(rest > last) }
+            last = rest
+        }
+        #expect(last > 1500)
+    }
+
+    @Test func aJobIsJudgedAllOverItsEighths() {
+        var tenths = [Int](repeating: 0, count: 10)
+        for job in 0..<1000 { tenths[Int(10 * IntervalCalibration.samplePlace(job: job))] += 1 }
+        #expect(tenths.allSatisfy { (95...105).contains($0) }, "\(tenths)")
+
+        var statistics = LearnedStatistics()
+        Self.play([1, 1, 1], &statistics)
+        var estimator = LearnedEstimator(statistics: statistics, hints: JobHints(worker: "w"), startedAt: 0)
+        estimator.list(Self.names.map { StageOutline(name: $0) })
+        estimator.enter(0, at: 0)
+        let place = IntervalCalibration.samplePlace(job: 1)
+        for now in stride(from: 0.0, to: 15, by: 0.25) {
+            let rest = estimator.estimate(at: now).remainingMs / 1000
+            let isPast = IntervalCalibration.place(elapsed: now, rest: rest, in: 0) >= place
+            #expect((estimator.samples[0] != nil) == isPast || now > 8, "at \(now)")
+        }
+        #expect(estimator.samples[0] != nil && estimator.samples[1] != nil && estimator.samples[7] == nil)
+    }
 }

@@ -14,6 +14,16 @@ public struct IntervalCalibration: Sendable, Hashable {
         return min(Int(Double(buckets) * elapsed / (elapsed + rest)), buckets - 1)
     }
 
+    /// Where in its eighth a time is, 0…1.
+    static func place(elapsed: Double, rest: Double, in bucket: Int) -> Double {
+        guard elapsed > 0, elapsed + rest > 0 else { return 0 }
+        return Double(buckets) * elapsed / (elapsed + rest) - Double(bucket)
+    }
+
+    /// Where in the eighths the estimates are made that a job is judged by. Those at their beginnings would not stand for the
+    /// others: there it is often still open how a stage goes. The places of successive jobs are spread evenly (golden ratio).
+    static func samplePlace(job: Int) -> Double { (0.618_033_988_749_895 * Double(job)).truncatingRemainder(dividingBy: 1) }
+
     func interval(_ seconds: Double, sigma: Double, bucket: Int) -> (low: Double, high: Double) {
         (
             seconds * min(1 - Tuning.leastWidth, exp(low[bucket] * sigma)),

@@ -26,9 +26,9 @@ extension LearnedEstimator {
     public func record(endedAt: Double, route: StageRoute?) -> LearningRecord {
         var record = LearningRecord(worker: hints.worker)
         let total = max(0, endedAt - startedAt)
-        for bucket in firstEstimates.indices {
-            guard let first = firstEstimates[bucket], first.rest > 0, first.sigma > 0 else { continue }
-            let deviation = log(max(total - first.elapsed, 1e-3) / first.rest) / first.sigma
+        for bucket in samples.indices {
+            guard let sample = samples[bucket], sample.rest > 0, sample.sigma > 0 else { continue }
+            let deviation = log(max(total - sample.elapsed, 1e-3) / sample.rest) / sample.sigma
             record.deviations[bucket] = min(max(deviation, -100), 100)
         }
         learnCommon(into: &record)

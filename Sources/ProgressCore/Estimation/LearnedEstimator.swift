@@ -44,11 +44,12 @@ public struct LearnedEstimator: Sendable {
     /// Sum of all forecasts, in seconds.
     private var planned = 0.0
     private let workerFactor: Double
-    /// The first estimate in each eighth of the job: when, how much, and its σ.
-    private(set) var firstEstimates = [FirstEstimate?](repeating: nil, count: IntervalCalibration.buckets)
+    /// One estimate of each eighth of the job: when, how much, and its σ; and where in its eighth it is made.
+    private(set) var samples = [SampledEstimate?](repeating: nil, count: IntervalCalibration.buckets)
+    private let sampleAt: Double
     private var shown: (seconds: Double, at: Double)?
 
-    struct FirstEstimate: Sendable {
+    struct SampledEstimate: Sendable {
         var elapsed: Double
         var rest: Double
         var sigma: Double
@@ -64,6 +65,7 @@ public struct LearnedEstimator: Sendable {
         beganAt = startedAt
         tickedAt = startedAt
         workerFactor = statistics.workerFactor(hints.worker)
+        sampleAt = IntervalCalibration.samplePlace(job: statistics.jobs)
         stages = [make(StageOutline(name: Self.startName, declaredMs: 200))]
     }
 
@@ -157,7 +159,7 @@ public struct LearnedEstimator: Sendable {
         guard slot > 0 else { return }
         let (residual, variance) = stages[slot].residual(ofLog: log(spent))
         let loading = stages[slot].loading
-        factor.observe(residual, loading: loading, weight: spent / (spent + 0.1 * planned) / factor.own(variance, loading))
+        factor.observe(residual, loading: loading, weight: spent / (spent + Tuning.shortStage * planned) / factor.own(variance, loading))
     }
 
     /// The stages `range` are over, or will not run.
@@ -224,7 +226,7 @@ public struct LearnedEstimator: Sendable {
             let loading = stages[slot].loading
             let precision = 1 / (factor.own(variance, loading) + rate.variance)
             var seen = factor
-            seen.observe(residual, loading: loading, weight: time / (time + 0.1 * planned) * precision)
+            seen.observe(residual, loading: loading, weight: time / (time + Tuning.shortStage * planned) * precision)
             ahead = seen.estimate
         }
         var phaseRest = 0.0
@@ -269,9 +271,9 @@ public struct LearnedEstimator: Sendable {
             let next = stage.forecast.curve.time(at: min(1, stage.share + stage.tickSize))
             let gap = seconds * (next - passed)
             let quiet = now - tickedAt
-            // Never below what is left after the next tick; a late tick adds a share of its lateness.
-            let late = max(0, quiet - Tuning.stallFactor * gap - Tuning.stallSlack)
-            let rest = max(seconds - elapsed, seconds * (1 - next)) + Tuning.overdueShare * late
+            // Never below what is left after the next tick, which is due but not here; when it is late, a share of its lateness.
+            let late = max(0, quiet - Tuning.lateFactor * gap - Tuning.lateSlack)
+            let rest = max(seconds - elapsed, seconds * (1 - next) + Tuning.pendingShare * gap) + Tuning.overdueShare * late
             let lateness = 0.5 * max(0, quiet - gap)
             sum.add(Remaining(seconds: rest, variance: seconds * seconds * expm1(duration.variance) + lateness * lateness))
             return stage.ticks > 1 && quiet > Tuning.stallFactor * gap + 2
@@ -303,8 +305,8 @@ public struct LearnedEstimator: Sendable {
         }
         if elapsed > 0 { shown = (rest, elapsed) }
         let bucket = IntervalCalibration.bucket(elapsed: elapsed, rest: rest)
-        if firstEstimates[bucket] == nil {
-            firstEstimates[bucket] = FirstEstimate(elapsed: elapsed, rest: rest, sigma: total.sigma)
+        if samples[bucket] == nil, IntervalCalibration.place(elapsed: elapsed, rest: rest, in: bucket) >= sampleAt {
+            samples[bucket] = SampledEstimate(elapsed: elapsed, rest: rest, sigma: total.sigma)
         }
         let interval = statistics.calibration.interval(rest, sigma: total.sigma, bucket: bucket)
         let longest = Double(ProgressLimits.durationMs)

@@ -23,7 +23,7 @@ public struct LearningRecord: Sendable, Hashable {
     }
 
     public var additions: [Addition] = []
-    /// How many σ the true rest was from the estimate, at the first estimate in each eighth of the job; nil: none was made.
+    /// How many σ the true rest was from an estimate in each eighth of the job; nil: none was made.
     public var deviations = [Double?](repeating: nil, count: IntervalCalibration.buckets)
     public var worker: String
     /// Logarithm of how much longer the job took than the stages' sums predict; nil when they do not know enough.

@@ -46,11 +46,18 @@ enum Tuning {
     static let oddJobShare = 0.04
     /// A single stage pulls the job factor by at most this.
     static let jobFactorClip = 1.5
+    /// What a stage of no length would say counts for nothing: it has full weight when it is long against this share of the job.
+    static let shortStage = 0.03
 
     // MARK: Stages in progress
 
     /// Expected rest of something overdue, as a share of how overdue it is (Lindy).
     static let overdueShare = 0.5
+    /// A tick that is due is expected after this share of the gap between two, however long it has been due; one that is later
+    /// than this many gaps, plus these seconds, is expected the later the more it is late.
+    static let pendingShare = 0.4
+    static let lateFactor = 2.0
+    static let lateSlack = 0.1
     /// A gap between ticks is a stall when it is this much longer than expected, plus this many seconds.
     static let stallFactor = 5.0
     static let stallSlack = 0.5
@@ -82,7 +89,7 @@ enum Tuning {
     // MARK: Interval (adaptive conformal inference, Gibbs and Candès 2021)
 
     static let calibrationGain = 0.05
-    static let firstQuantile = 1.45
+    static let firstQuantile = 1.4
     /// The interval is at least this wide on each side of the estimate.
     static let leastWidth = 0.02
     /// A σ above which no number is shown.

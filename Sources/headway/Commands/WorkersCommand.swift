@@ -83,7 +83,8 @@ struct WorkersCommand: AsyncParsableCommand {
 
     private static func job(_ id: String, _ running: RunningJob?) -> String {
         guard let running else { return id }
-        return "\(id) \(Int(running.percent)) % since \(DurationText.readable(milliseconds: running.runningMs))"
+        let stall = running.isStalled ? ", stalled" : ""
+        return "\(id) \(Int(running.percent)) % since \(DurationText.readable(milliseconds: running.runningMs))\(stall)"
     }
 
     // MARK: For programs
@@ -124,6 +125,7 @@ struct WorkersCommand: AsyncParsableCommand {
             var stage: String?
             var attempt: Int?
             var runningMs: Int?
+            var stalled: Bool?
         }
 
         init(_ worker: WorkerRecord, _ jobs: [String: RunningJob]) {
@@ -147,7 +149,8 @@ struct WorkersCommand: AsyncParsableCommand {
                     percent: job?.percent,
                     stage: job?.stage,
                     attempt: job?.attempt,
-                    runningMs: job?.runningMs
+                    runningMs: job?.runningMs,
+                    stalled: job?.isStalled
                 )
             }
             finished = worker.finished

@@ -81,9 +81,21 @@ import Testing
     }
 
     @Test func anyQueueIsTakenWhenConfigured() async throws {
-        try await GatewayFixture.with(.init { $0.allowAnyQueue = true }) { fixture in
-            let answer = try await fixture.ask("POST", "/v1/jobs", json: "{\"queue\":\"new\",\"pipeline\":\"generic\"}")
-            #expect(answer.status == 202)
+        let change = Change<GatewayConfiguration> {
+            $0.allowAnyQueue = true
+            $0.limits.queues = 2
+            $0.limits.queueListRetry = .zero
+        }
+        try await GatewayFixture.with(change) { fixture in
+            let store = fixture.store
+            let before = try await store.queueNames()
+            let rest = 2 - before.count
+            for number in 0..<5 {
+                let answer = try await fixture.ask("POST", "/v1/jobs", json: "{\"queue\":\"new\(number)\",\"pipeline\":\"generic\"}")
+                #expect(answer.status == (number < rest ? 202 : 404), "queue \(number)")
+            }
+            // So that it is looked after.
+            #expect(try await store.queueNames() == before.union((0..<rest).map { "new\($0)" }))
         }
     }
 

@@ -24,9 +24,13 @@ import WebSocketWire
             let client = try await fixture.connect()
             for number in 0..<3 { _ = try await fixture.submit("j\(number)") }
             _ = try await fixture.claim()
+            try await fixture.store.configure(queue: "gpu", [.tenantMaxRunning(4)])
             #expect(
                 try await client.ask("GET", "/v1/queues").text
-                    == "{\"queues\":[{\"name\":\"gpu\",\"ready\":2,\"delayed\":0,\"running\":1,\"dead\":0,\"paused\":false}]}"
+                    == """
+                    {"queues":[{"name":"gpu","ready":2,"delayed":0,"parked":0,"running":1,"dead":0,"paused":false,"draining":false,\
+                    "tenant_max_running":4}]}
+                    """
             )
             #expect(try await client.ask("GET", "/v1/workers").text == "{\"workers\":[]}")
             var record = WorkerRecord(

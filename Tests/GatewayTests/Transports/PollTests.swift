@@ -1,6 +1,7 @@
 import JobStore
 import NIOCore
 import ProgressCore
+import TestSupport
 import Testing
 
 @testable import Gateway
@@ -52,6 +53,31 @@ struct PollTests {
         #expect(seqs(patient)?.milestones == 0)
         world.advance(ms: 5000)
         #expect(world.redis.subscribed.isEmpty)
+    }
+
+    /// Whatever is written between the reads of one answer: who goes on from the state it was given misses no milestone.
+    @Test(arguments: 0..<200) func aClientThatPollsMissesNoMilestone(_ seed: UInt64) {
+        let world = HubWorld(seed: seed)
+        world.redis.weather.slowness = 40
+        world.redis.write(job, .state, phase: .generating)
+        var generator = SeededGenerator(seed: seed)
+        var (after, seen): (Int, [Int]) = (0, [])
+        var answer = poll(world, after: 0, waitMs: 60)
+        for _ in 0..<400 {
+            if generator.chance(30) { world.redis.write(job, generator.chance(50) ? .milestone : .state, phase: .generating) }
+            world.advance(ms: 5)
+            guard case .found(_, let head, let milestones)? = answer.result else { continue }
+            seen += milestones.compactMap(seq)
+            after = head.seq
+            answer = poll(world, after: after, waitMs: 60)
+        }
+        #expect(seen.count > 20)
+        #expect(seen == world.redis.jobs[job]?.milestones.map(\.seq).filter { $0 <= after })
+    }
+
+    private func seq(_ body: ByteBuffer) -> Int? {
+        // `"seq":12,`
+        String(buffer: body).split(separator: ",").first { $0.hasPrefix("\"seq\":") }.flatMap { Int($0.dropFirst(6)) }
     }
 
     @Test func tellsAbsenceApart() {

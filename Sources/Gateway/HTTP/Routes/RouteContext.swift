@@ -38,9 +38,9 @@ final class QueueNames: Sendable {
         self.allowsAny = allowsAny
     }
 
-    /// Throws `.unknownQueue` naming the queues that exist.
+    /// Throws `.unknownQueue` naming the queues that exist. Where any queue is allowed it is registered instead, so that it is listed
+    /// and looked after.
     func require(_ name: String) async throws {
-        if allowsAny { return }
         let now = ContinuousClock.now
         let (names, readAt) = known.withLock { $0 }
         let age = readAt.map { now - $0 } ?? .seconds(1_000_000)
@@ -49,6 +49,11 @@ final class QueueNames: Sendable {
         if age >= limits.queueListRetry {
             fresh = try await store.queueNames()
             known.withLock { $0 = (fresh, now) }
+        }
+        if allowsAny, !fresh.contains(name), fresh.count < limits.queues, StoreLimits.isQueueName(name) {
+            try await store.registerQueues([name])
+            known.withLock { _ = $0.names.insert(name) }
+            return
         }
         guard fresh.contains(name) else {
             let some = fresh.sorted().prefix(10).joined(separator: ", ")

@@ -50,9 +50,14 @@ struct SystemRoutes: Sendable {
     private func state(_ name: String, status: Int) -> HTTPResponse { .json("{\"status\":\"\(name)\"}\n", status: status) }
 
     private static func queues(_ store: JobStore) async throws -> String {
-        let rows = try await store.queues().map {
-            "{\"name\":\"\($0.name)\",\"ready\":\($0.ready),\"delayed\":\($0.delayed),\"running\":\($0.running),\"dead\":\($0.dead),"
-                + "\"paused\":\($0.isPaused)}"
+        let rows = try await store.queues().map { queue in
+            let limits: [(String, Int?)] = [
+                ("max_depth", queue.limits.maxDepth), ("max_running", queue.limits.maxRunning),
+                ("tenant_max_queued", queue.limits.tenantMaxQueued), ("tenant_max_running", queue.limits.tenantMaxRunning),
+            ]
+            return "{\"name\":\"\(queue.name)\",\"ready\":\(queue.ready),\"delayed\":\(queue.delayed),\"parked\":\(queue.parked),"
+                + "\"running\":\(queue.running),\"dead\":\(queue.dead),\"paused\":\(queue.isPaused),\"draining\":\(queue.isDraining)"
+                + limits.map { name, limit in limit.map { ",\"\(name)\":\($0)" } ?? "" }.joined() + "}"
         }
         return "{\"queues\":[\(rows.joined(separator: ","))]}"
     }

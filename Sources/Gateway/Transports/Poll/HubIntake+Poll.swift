@@ -92,9 +92,9 @@ extension HubIntake {
         guard let source else { return }
         let after = waiters.reduce(Int.max) { min($0, $1.after) }
         let job = entry.job
-        let milestones = source.milestones(job, after: after)
-        // The head last, so that it is not older than any of them.
-        let answer = milestones.flatMap { list in source.heads([job]).map { (list, $0.first ?? nil) } }
+        // The head first: what the list says up to it is whole then, however much is written in between. The caller goes on from it.
+        let heads = source.heads([job])
+        let answer = heads.flatMap { heads in source.milestones(job, after: after).map { ($0, heads.first ?? nil) } }
         answer.hop(to: eventLoop).assumeIsolated().whenComplete { [self] result in
             for waiter in waiters {
                 switch result {
