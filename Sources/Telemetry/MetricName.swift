@@ -1,4 +1,7 @@
-/// Every metric's name and help line in one place: `headway_<room>_<thing>_<unit|total>`.
+/// A metric's name and help line: `headway_<room>_<thing>_<unit|total>`.
+///
+/// Here are those of the gateway's HTTP half, of queues and of workers as a gateway sees them; hub, forecasts and worker name theirs in
+/// their own metrics files.
 ///
 /// Labels come from closed sets (a route's pattern, a status class), never from an id or a URL.
 public struct MetricName: Sendable, Hashable {
