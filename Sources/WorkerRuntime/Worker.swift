@@ -60,6 +60,7 @@ public final class Worker: Service {
     /// Names this start of the worker in its record.
     let instance: String
     let state: Mutex<State>
+    let learnedCache = LearnedCache()
     /// Rung when a slot became free or the worker drains.
     let slotBell: Doorbell
     /// Rung when the worker drains, for whoever waits for something else: the claim loop, and the end of the grace.
@@ -159,7 +160,10 @@ public final class Worker: Service {
             )
         }
         await withGracefulShutdownHandler {
-            await serve(directory: directory.path, files: files)
+            // On the loop of the connection: a claim, an end and their replies change no thread. What may block runs elsewhere.
+            await withTaskExecutorPreference(LoopExecutor(eventLoop)) {
+                await serve(directory: directory.path, files: files)
+            }
         } onGracefulShutdown: {
             self.enter(.stopping)
         }

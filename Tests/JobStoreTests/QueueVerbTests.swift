@@ -198,9 +198,12 @@ import Testing
         try await StoreFixture.with { fixture in
             let store = fixture.store
             guard case .empty = try await store.claim(queue: "gpu", worker: "warm", nonce: "w1", labels: ["sdxl"]) else { return }
-            _ = try await fixture.submit("a") { $0.prefer = "sdxl" }
-            _ = try await fixture.redis.send(["DEL", "headway:{wake}:gpu"])
-            _ = try await store.claim(queue: "gpu", worker: "cold", nonce: "c1")
+            // A job is kept for half a second: on a slow machine the other worker may come too late to leave it alone.
+            for attempt in 0..<20 {
+                _ = try await fixture.submit("a\(attempt)") { $0.prefer = "sdxl" }
+                _ = try await fixture.redis.send(["DEL", "headway:{wake}:gpu"])
+                guard case .job = try await store.claim(queue: "gpu", worker: "cold", nonce: "c\(attempt)") else { break }
+            }
             let clock = ContinuousClock()
             let start = clock.now
             try await store.waitForWork(queues: ["gpu"], labels: ["sdxl"], atMost: .seconds(60))

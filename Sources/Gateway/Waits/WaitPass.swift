@@ -75,6 +75,7 @@ struct WaitPass {
                 lowMs: Double(told.lowMs),
                 highMs: Double(told.highMs),
                 ageMs: Double(told.ageMs),
+                elapsedMs: Double(job.elapsedMs),
                 slowness: factor
             )
         }

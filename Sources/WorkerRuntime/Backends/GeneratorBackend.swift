@@ -14,10 +14,14 @@ public protocol GeneratorBackend: Sendable {
 
     /// Whether a job could be started now, for a worker that begins or had trouble; cheap, and without effect.
     func check() throws(BackendError)
+
+    /// Whether its jobs read and write files: without, no directories are made for them, and inputs are an error of the job.
+    var usesFiles: Bool { get }
 }
 
 extension GeneratorBackend {
     public func check() throws(BackendError) {}
+    public var usesFiles: Bool { true }
 }
 
 /// One job as a backend sees it.

@@ -86,6 +86,7 @@ struct PlayBackend: GeneratorBackend {
     /// Who plays: it stands in the result, so that a soak can tell whose it is.
     let worker: String
     let marks: MarkFile
+    let usesFiles = false
 
     func run(job: BackendJob, events: BackendEvents) async throws -> BackendResult {
         marks.write(.start, job)
