@@ -189,6 +189,20 @@ public struct ProgressTracker: Sendable {
         list(outlines, keeping: kept)
     }
 
+    /// Takes what the job says of itself; what it does not say stays.
+    public mutating func adopt(jobClass: String?, isCold: Bool?) {
+        var hints = hints
+        if let name = jobClass.flatMap(StageName.sanitised) { hints.jobClass = name }
+        if let isCold { hints.isCold = isCold }
+        guard hints != self.hints else { return }
+        estimator.hints = hints
+        // The same stages, forecast anew.
+        estimator.list(stages.map(\.outline), keeping: Dictionary(uniqueKeysWithValues: stages.indices.map { ($0, $0) }))
+    }
+
+    /// What its durations are learned under.
+    public var hints: JobHints { estimator.hints }
+
     // MARK: Stages
 
     private mutating func enter(_ name: String, update: ProgressUpdate) {

@@ -238,6 +238,7 @@ extension Worker {
             stop: stop,
             heartbeatBell: heartbeat,
             eventLoop: eventLoop,
+            loopExecutor: loopExecutor,
             isFirstOfItsPipeline: isFirst,
             learnedCache: learnedCache,
             nextRequest: { [weak self] in self?.nextRequest(after: claim) },

@@ -56,6 +56,7 @@ public final class Worker: Service {
     let group: any EventLoopGroup
     /// Of the connection: where claims are made and timers run.
     let eventLoop: any EventLoop
+    let loopExecutor: LoopExecutor
     let logger: Logger
     /// Names this start of the worker in its record.
     let instance: String
@@ -117,6 +118,7 @@ public final class Worker: Service {
         self.group = group
         let eventLoop = eventLoop ?? group.next()
         self.eventLoop = eventLoop
+        loopExecutor = LoopExecutor(eventLoop)
         self.logger = logger
         slotBell = Doorbell(eventLoop)
         interruptBell = Doorbell(eventLoop)
@@ -161,7 +163,7 @@ public final class Worker: Service {
         }
         await withGracefulShutdownHandler {
             // On the loop of the connection: a claim, an end and their replies change no thread. What may block runs elsewhere.
-            await withTaskExecutorPreference(LoopExecutor(eventLoop)) {
+            await withTaskExecutorPreference(loopExecutor) {
                 await serve(directory: directory.path, files: files)
             }
         } onGracefulShutdown: {
@@ -186,6 +188,7 @@ public final class Worker: Service {
     private func serve(directory: String, files: GatewayFiles?) async {
         logger.info("worker serves", metadata: ["worker.id": "\(configuration.name)"])
         await withTaskGroup(of: Void.self) { group in
+            group.addTask { await self.readAhead() }
             group.addTask { await self.keepRegistered() }
             group.addTask { await self.keepLookingAtGPUs() }
             group.addTask { await self.keepReaping() }

@@ -25,7 +25,7 @@ public struct ProgressEstimate: Sendable, Hashable {
 /// A pure value: time comes in as an argument, in seconds of any clock that does not go back. An estimate is linear in the
 /// stages; neither it nor a tick allocates.
 public struct LearnedEstimator: Sendable {
-    let hints: JobHints
+    var hints: JobHints
     let statistics: LearnedStatistics
     let startedAt: Double
     var factor = JobFactor(variance: Tuning.jobVariance)

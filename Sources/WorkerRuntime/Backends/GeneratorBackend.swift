@@ -17,11 +17,16 @@ public protocol GeneratorBackend: Sendable {
 
     /// Whether its jobs read and write files: without, no directories are made for them, and inputs are an error of the job.
     var usesFiles: Bool { get }
+
+    /// Whether a call may hold its thread for more than some microseconds; one that never does runs beside the worker's connection,
+    /// which saves changes of thread, and would hold up its heartbeats if it did.
+    var mayBlock: Bool { get }
 }
 
 extension GeneratorBackend {
     public func check() throws(BackendError) {}
     public var usesFiles: Bool { true }
+    public var mayBlock: Bool { true }
 }
 
 /// One job as a backend sees it.
@@ -75,6 +80,8 @@ public enum BackendEvent: Sendable, Hashable {
     case progress(ProgressUpdate)
     /// What the job is going to do.
     case plan([PlannedStage])
+    /// What kind of job it is and whether models have to be loaded, where it knows better than its submitter.
+    case hints(jobClass: String?, isCold: Bool?)
     /// A line for the job's log; `stream` is `stdout`, `stderr`, `script` (said on purpose) or `headway`.
     case log(stream: String, text: String)
     /// Log lines that were dropped since the last event of this kind.

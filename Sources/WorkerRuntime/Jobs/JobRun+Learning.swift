@@ -7,11 +7,20 @@ import Telemetry
 /// come is an empty one.
 extension JobRun {
     var hints: JobHints {
-        JobHints(worker: lease.worker, jobClass: claim.jobClass, isCold: claim.isCold ?? isFirstOfItsPipeline)
+        JobHints(worker: lease.worker, jobClass: claim.jobClass ?? pipeline.jobClass, isCold: claim.isCold ?? isFirstOfItsPipeline)
     }
 
     func learned() async -> LearnedStatistics {
-        if let known = learnedCache.statistics(of: claim.pipeline, nowMs: environment.nowMs()) { return known }
+        if let known = learnedCache.statistics(of: claim.pipeline, nowMs: environment.nowMs()) {
+            // A task of its own, because the job starts now, with what is known.
+            if known.isOld { Task { await read() } }
+            return known.statistics
+        }
+        return await read()
+    }
+
+    @discardableResult
+    private func read() async -> LearnedStatistics {
         do throws(StoreError) {
             let statistics = try await store.statistics(pipeline: claim.pipeline)
             learnedCache.note(statistics, of: claim.pipeline, nowMs: environment.nowMs())
@@ -26,12 +35,14 @@ extension JobRun {
         }
     }
 
+    /// What said nothing has nothing to teach, and no trace; of short jobs not every one is heard.
+    func shouldTeach(_ lesson: JobLesson, durationMs: Int) -> Bool {
+        (!lesson.record.isEmpty || lesson.hasStages)
+            && learnedCache.takesLesson(of: claim.pipeline, durationMs: durationMs, nowMs: environment.nowMs())
+    }
+
     /// Once, after Redis has taken the end; what is lost here is missed by nobody.
-    func teach(_ lesson: JobLesson, durationMs: Int) async {
-        // What said nothing has nothing to teach, and no trace.
-        guard !lesson.record.isEmpty || lesson.hasStages,
-            learnedCache.takesLesson(of: claim.pipeline, durationMs: durationMs, nowMs: environment.nowMs())
-        else { return }
+    func teach(_ lesson: JobLesson) async {
         do throws(StoreError) {
             _ = try await store.learn(lesson.record, pipeline: claim.pipeline, lease: lease, traceJSON: lesson.traceJSON())
             learnedCache.forget(claim.pipeline)

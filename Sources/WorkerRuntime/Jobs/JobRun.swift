@@ -2,6 +2,7 @@ import JobStore
 import Logging
 import NIOCore
 import ProgressCore
+import RedisLink
 import Telemetry
 
 /// One claimed job, from the claim to the last thing written about it.
@@ -21,6 +22,7 @@ struct JobRun: Sendable {
     let heartbeatBell: Doorbell
     /// For timers.
     let eventLoop: any EventLoop
+    let loopExecutor: LoopExecutor
     /// No job of this pipeline ran here before.
     let isFirstOfItsPipeline: Bool
     let learnedCache: LearnedCache
@@ -77,8 +79,9 @@ struct JobRun: Sendable {
         )
 
         // A task of its own, because it alone is stopped by an order while heartbeats and reports go on around it, and because it may
-        // block: it does not run on the event loop.
-        let work = Task { await self.work(in: directory, progress: progress) }
+        // block: then it does not run on the event loop.
+        let executor = backend.mayBlock || backend.usesFiles ? nil : loopExecutor
+        let work = Task(executorPreference: executor) { await self.work(in: directory, progress: progress) }
         stop.whenGiven { work.cancel() }
         let outcome = await withTaskCancellationHandler {
             await supervise(work, in: directory, progress: progress, reporter: &reporter)
@@ -98,12 +101,12 @@ struct JobRun: Sendable {
         let (end, next) = await write(action, progress: progress)
         // Without a gateway the results live here.
         if !isComplete || end != .complete { await remove(directory) }
-        if end == .complete {
+        if end == .complete, shouldTeach(lesson, durationMs: durationMs) {
             if next == nil {
-                await teach(lesson, durationMs: durationMs)
+                await teach(lesson)
             } else {
                 // A task of its own, because the next job starts now; when it is lost with the process, little is.
-                Task { await teach(lesson, durationMs: durationMs) }
+                Task { await teach(lesson) }
             }
         }
         return Result(end: end, sign: sign, next: next)

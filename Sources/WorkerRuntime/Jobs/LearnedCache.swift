@@ -16,11 +16,14 @@ final class LearnedCache: Sendable {
 
     private let state = Mutex(State())
 
-    /// Nil when it was not read lately.
-    func statistics(of pipeline: String, nowMs: Int) -> LearnedStatistics? {
+    /// Nil when it was not read; `isOld`: read it again, without letting a job wait for it.
+    func statistics(of pipeline: String, nowMs: Int) -> (statistics: LearnedStatistics, isOld: Bool)? {
         state.withLock { state in
-            guard let entry = state.entries[pipeline], nowMs - entry.readAtMs < WorkerLimits.learnedCacheMs else { return nil }
-            return entry.statistics
+            guard let entry = state.entries[pipeline] else { return nil }
+            let isOld = nowMs - entry.readAtMs >= WorkerLimits.learnedCacheMs
+            // The one who is told reads it; others need not.
+            if isOld { state.entries[pipeline]?.readAtMs = nowMs }
+            return (entry.statistics, isOld)
         }
     }
 
