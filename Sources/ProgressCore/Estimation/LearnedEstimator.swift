@@ -313,7 +313,9 @@ public struct LearnedEstimator: Sendable {
         result.remainingMs = min(rest * 1000, longest)
         result.lowMs = min(interval.low * 1000, longest)
         result.highMs = min(interval.high * 1000, longest)
-        result.isEstimating = total.sigma > Tuning.showableSpread
+        // Towards the end the interval may be wide for what is left, and yet short for whoever waits.
+        let isSoon = interval.high <= min(Tuning.soon, elapsed)
+        result.isEstimating = total.sigma > Tuning.showableSpread && !isSoon
         result.barRest = total.barRest
     }
 }

@@ -94,6 +94,8 @@ enum Tuning {
     static let leastWidth = 0.02
     /// A σ above which no number is shown.
     static let showableSpread = 0.7
+    /// Seconds: what certainly ends within them, and has run for longer than that, is told whatever the spread.
+    static let soon = 15.0
     /// A rising estimate glides: it grows by at most this factor (as a logarithm) per job duration.
     static let riseRate = 10.0
 
