@@ -11,7 +11,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python3
 KEEP ?=
 
-.PHONY: help setup build debug demo test test-swift test-python test-browser bench soak lint clean
+.PHONY: help setup build debug demo test test-swift test-python test-browser bench plots soak lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 16
@@ -36,6 +36,9 @@ soak: debug ## jobs through workers that are killed, frozen and cut off, for SEC
 
 bench: build ## figures of docs/performance.md
 	@scripts/bench.sh
+
+plots: debug ## docs/plots from the recorded jobs in Tests/Fixtures/traces (TRACES="FILE…" for others)
+	scripts/plots.py $(HEADWAY) docs/plots $(or $(TRACES),Tests/Fixtures/traces/comfy.jsonl Tests/Fixtures/traces/real_torch.jsonl)
 
 test-browser: setup ## the page in a real Chromium
 	@scripts/test-browser.sh

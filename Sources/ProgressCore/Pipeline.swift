@@ -66,8 +66,12 @@ public struct Pipeline: Sendable, Hashable {
     /// Lines of output that tell progress; the first that matches a line counts.
     public let patterns: [ProgressPattern]
 
+    /// The class of jobs that name none: what their durations are learned under.
+    public var jobClass: String?
+
     /// Takes values that are known to be right; what an author wrote goes through `init(validating:stages:patterns:)`.
-    public init(name: String, stages: [Stage], patterns: [ProgressPattern] = []) {
+    public init(name: String, stages: [Stage], patterns: [ProgressPattern] = [], jobClass: String? = nil) {
+        self.jobClass = jobClass
         self.name = name
         self.stages = stages
         self.patterns = patterns

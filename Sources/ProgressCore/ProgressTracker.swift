@@ -135,9 +135,10 @@ public struct ProgressTracker: Sendable {
     }
 
     /// Takes the job's own plan. For a pipeline with stages it says which of them will run, how large they are and how long they
-    /// may take; for one without, it is the list of stages. What has been shown is held.
+    /// may take; for one without, it is the list of stages. What has been shown is held. A later plan replaces an earlier one,
+    /// for a job that finds out more as it goes: what ran is kept, what is only in the earlier plan will not run.
     public mutating func adopt(_ plan: [PlannedStage]) {
-        guard !plan.isEmpty, source != .plan else { return }
+        guard !plan.isEmpty else { return }
         var planned: [StageOutline] = []
         for stage in plan.prefix(ProgressLimits.stages) {
             guard let name = StageName.sanitised(stage.name), !planned.contains(where: { $0.name == name }) else { continue }
@@ -146,14 +147,25 @@ public struct ProgressTracker: Sendable {
         if source == .pipeline {
             adoptForPipeline(planned)
         } else if !planned.isEmpty {
+            let isFirst = source != .plan
             source = .plan
             estimator.expectsUnlisted = false
-            var kept: [Int: Int] = [:]
-            for (index, outline) in planned.enumerated() {
-                if let old = stages.lastIndex(where: { $0.outline.name == outline.name }) { kept[index] = old }
-            }
-            list(planned, keeping: kept)
+            // A first plan is the list; stages that are not on it were named by chance. A later one follows what ran.
+            let ran = isFirst ? [] : stages.map(\.outline).filter { old in !planned.contains { $0.name == old.name } }
+            relist(ran.filter { isVisited($0.name) } + planned)
         }
+    }
+
+    private func isVisited(_ name: String) -> Bool { stages.contains { $0.wasVisited && $0.outline.name == name } }
+
+    /// Lists these stages; those that were listed before keep what was seen of them.
+    private mutating func relist(_ outlines: [StageOutline]) {
+        let outlines = Array(outlines.prefix(ProgressLimits.stages))
+        var kept: [Int: Int] = [:]
+        for (index, outline) in outlines.enumerated() {
+            if let old = stages.lastIndex(where: { $0.outline.name == outline.name }) { kept[index] = old }
+        }
+        list(outlines, keeping: kept)
     }
 
     private mutating func adoptForPipeline(_ planned: [StageOutline]) {
@@ -176,6 +188,20 @@ public struct ProgressTracker: Sendable {
         }
         list(outlines, keeping: kept)
     }
+
+    /// Takes what the job says of itself; what it does not say stays.
+    public mutating func adopt(jobClass: String?, isCold: Bool?) {
+        var hints = hints
+        if let name = jobClass.flatMap(StageName.sanitised) { hints.jobClass = name }
+        if let isCold { hints.isCold = isCold }
+        guard hints != self.hints else { return }
+        estimator.hints = hints
+        // The same stages, forecast anew.
+        estimator.list(stages.map(\.outline), keeping: Dictionary(uniqueKeysWithValues: stages.indices.map { ($0, $0) }))
+    }
+
+    /// What its durations are learned under.
+    public var hints: JobHints { estimator.hints }
 
     // MARK: Stages
 

@@ -19,6 +19,19 @@ struct PipelineFileTests {
         #expect(pipelines[4].stages.isEmpty)
     }
 
+    @Test func aPipelineMayNameTheClassOfItsJobs() throws {
+        let stages = "    stages: [{ name: x, phase: GENERATING }]\n"
+        let named = try PipelineFile(path: "f").parse("pipelines:\n  a:\n    class: a100\n\(stages)  b:\n\(stages)")
+        #expect(named.map(\.jobClass) == ["a100", nil])
+        for wrong in ["[x]", "\"\"", String(repeating: "x", count: 65)] {
+            #expect {
+                _ = try PipelineFile(path: "f").parse("pipelines:\n  a:\n    class: \(wrong)\n\(stages)")
+            } throws: {
+                "\($0)".contains("f:3") && "\($0)".contains("a.class")
+            }
+        }
+    }
+
     @Test func aFileAddsAndReplaces() throws {
         let yaml = """
             pipelines:

@@ -47,6 +47,12 @@ struct SubmitTests {
         )
     }
 
+    @Test func classAndTemperatureAreHandedOn() throws {
+        let json = try request([.init(Settings.submitClass, "a\"100"), .init(Settings.submitCold, true), .init(Settings.submitID, "J")])
+            .json(uploads: [], idempotencyKey: nil)
+        #expect(json == #"{"queue":"gpu","pipeline":"generic","class":"a\"100","cold":true,"id":"J","params":{}}"#)
+    }
+
     @Test func familiesThatCannotBeAreRefused() {
         let wrong: [([SettingsReader.Flag], String)] = [
             ([.init(Settings.submitChildren, "3"), .init(Settings.submitParent, "G")], "exclude each other"),
@@ -56,6 +62,8 @@ struct SubmitTests {
             ([.init(Settings.submitParent, "G"), .init(Settings.submitID, "H~1")], "no child of G"),
             ([.init(Settings.submitID, "H~1")], "give --parent H too"),
             ([.init(Settings.submitPrefer, "a b")], "--prefer"),
+            ([.init(Settings.submitClass, String(repeating: "x", count: 129))], "--class"),
+            ([.init(Settings.submitChildren, "3"), .init(Settings.submitClass, "x")], "to its children"),
         ]
         for (flags, expected) in wrong {
             #expect { _ = try request(flags) } throws: { "\($0)".contains(expected) }

@@ -69,34 +69,48 @@ import Testing
 
     @Test func oneHasTheTurnAndTheOthersGetWhatItSaid() async throws {
         try await StoreFixture.with { fixture in
-            let store = fixture.store
-            #expect(try await store.takeWaitTurn(queue: "gpu", by: "a") == .mine(WaitCalibration()))
-            #expect(try await store.takeWaitTurn(queue: "gpu", by: "b") == .theirs(nil))
-            #expect(try await store.takeWaitTurn(queue: "cpu", by: "b") == .mine(WaitCalibration()), "each queue has its own")
-            var learned = WaitCalibration()
-            learned.learn(.init(waitMs: 1000, lowMs: 900, highMs: 1100, sigma: 0.1), actualMs: 9000)
-            let frame = WaitFrame(lines: [.init(places: [.wait(ms: 1, lowMs: 0, highMs: 2)])])
-            try await store.putWaitFrame(frame, queue: "gpu", calibration: learned)
-            #expect(try await store.takeWaitTurn(queue: "gpu", by: "b") == .theirs(frame))
-            #expect(try await store.takeWaitTurn(queue: "gpu", by: "a") == .early(frame), "not twice in a tick")
-            // As if the tick were over: only who had it gets it, unless silent for long.
-            func age(_ ms: Int) async throws {
-                let begun = try await fixture.redis.send(["HGET", "headway:{wait:gpu}:frame", "begun"]).int ?? 0
-                _ = try await fixture.redis.send(["HSET", "headway:{wait:gpu}:frame", "begun", .int(begun - ms)])
+            // Turns are a matter of time: on a machine that is too busy to ask twice within a tick nothing is shown, and it is tried again.
+            var number = 0
+            try await eventually(within: .seconds(120), "a machine that is quick enough") {
+                number += 1
+                return try await takeTurns(fixture, queue: "gpu-\(number)")
             }
-            try await age(StoreLimits.forecastTickMs)
-            // A busy machine may take long over this: then the other one rightly has it.
-            let other = try await store.takeWaitTurn(queue: "gpu", by: "b")
-            #expect(other == .theirs(frame) || other == .mine(learned))
-            try await age(StoreLimits.forecastHoldMs)
-            #expect(try await store.takeWaitTurn(queue: "gpu", by: "c") == .mine(learned))
-            for key in ["frame", "calibration"] {
-                #expect((try await fixture.redis.send(["PTTL", .string("headway:{wait:gpu}:\(key)")]).int ?? -1) > 0, "\(key)")
-            }
-            // A clock that was set back does not stop the turns.
-            _ = try await fixture.redis.send(["HSET", "headway:{wait:gpu}:frame", "begun", "9999999999999"])
-            #expect(try await store.takeWaitTurn(queue: "gpu", by: "d") == .mine(learned))
         }
+    }
+
+    /// False when it took too long to say anything.
+    private func takeTurns(_ fixture: StoreFixture, queue: String) async throws -> Bool {
+        let store = fixture.store
+        let key = "headway:{wait:\(queue)}:frame"
+        func age(_ ms: Int) async throws {
+            let begun = try await fixture.redis.send(["HGET", .string(key), "begun"]).int ?? 0
+            _ = try await fixture.redis.send(["HSET", .string(key), "begun", .int(begun - ms)])
+        }
+        let start = ContinuousClock.now
+        var learned = WaitCalibration()
+        learned.learn(.init(waitMs: 1000, lowMs: 900, highMs: 1100, sigma: 0.1), actualMs: 9000)
+        let frame = WaitFrame(lines: [.init(places: [.wait(ms: 1, lowMs: 0, highMs: 2)])])
+        var turns = [try await store.takeWaitTurn(queue: queue, by: "a"), try await store.takeWaitTurn(queue: queue, by: "b")]
+        try await store.putWaitFrame(frame, queue: queue, calibration: learned)
+        turns += [try await store.takeWaitTurn(queue: queue, by: "b"), try await store.takeWaitTurn(queue: queue, by: "a")]
+        // The tick is over: still its holder's, and once more so; then it has been silent for long.
+        try await age(StoreLimits.forecastTickMs)
+        turns += [try await store.takeWaitTurn(queue: queue, by: "b"), try await store.takeWaitTurn(queue: queue, by: "a")]
+        try await age(StoreLimits.forecastHoldMs)
+        turns.append(try await store.takeWaitTurn(queue: queue, by: "c"))
+        guard ContinuousClock.now - start < .milliseconds(StoreLimits.forecastTickMs - 100) else { return false }
+        #expect(
+            turns == [
+                .mine(WaitCalibration()), .theirs(nil), .theirs(frame), .early(frame), .theirs(frame), .mine(learned), .mine(learned),
+            ]
+        )
+        for key in ["frame", "calibration"] {
+            #expect((try await fixture.redis.send(["PTTL", .string("headway:{wait:\(queue)}:\(key)")]).int ?? -1) > 0, "\(key)")
+        }
+        // A clock that was set back does not stop the turns.
+        _ = try await fixture.redis.send(["HSET", .string(key), "begun", "9999999999999"])
+        #expect(try await store.takeWaitTurn(queue: queue, by: "d") == .mine(learned))
+        return true
     }
 
     // MARK: Scenes

@@ -213,6 +213,31 @@ import Testing
         #expect((tracker.state(atMs: 9000).etaMs ?? 0) > 10_000)
     }
 
+    /// A job that finds out in its first stage how much there is to do.
+    @Test func aLaterPlanReplacesWhatHasNotRun() {
+        let plan = [
+            PlannedStage(name: "look", declaredMs: 2000), PlannedStage(name: "draw", declaredMs: 10_000), PlannedStage(name: "old"),
+        ]
+        let tracker = TrackedJob(pipeline: Samples.generic, plan: plan)
+        tracker.apply(.init(stage: "look"), atMs: 0)
+        _ = tracker.state(atMs: 0)
+        tracker.apply(.init(stage: "draw"), atMs: 2000)
+        let before = tracker.state(atMs: 4000)
+        tracker.adopt([PlannedStage(name: "draw", declaredMs: 40_000), PlannedStage(name: "save", declaredMs: 4000)])
+        let after = tracker.state(atMs: 4000)
+        #expect(after.percent == before.percent && after.stage == "draw")
+        #expect((after.etaMs ?? 0) > 25_000 && (before.etaMs ?? 0) < 25_000, "\(before) \(after)")
+        tracker.apply(.init(stage: "save"), atMs: 42_000)
+        let end = tracker.state(atMs: 42_000)
+        #expect((500...12_000).contains(end.etaMs ?? 0), "\(end)")
+        // All three taught; the stage that the later plan left out did not.
+        var statistics = LearnedStatistics()
+        statistics.learn(tracker.finish(atMs: 46_000))
+        let fields = statistics.fieldTexts.map(\.name)
+        for name in ["look", "draw", "save"] { #expect(fields.contains("s|\(name)|-|0"), "\(name)") }
+        #expect(!fields.contains("s|old|-|0") && statistics.routes.isEmpty)
+    }
+
     @Test func aPlanDropsTheStagesThatWillNotRun() {
         let plan = [PlannedStage(name: "sample", declaredMs: 4000), PlannedStage(name: "save", declaredMs: 1000)]
         let tracker = TrackedJob(pipeline: Samples.untimed, plan: plan)

@@ -28,6 +28,11 @@ import Testing
             Self.line(#"{"error":{"code":"no_vram","message":"24 GB needed","recoverable":false}}"#)?.error
                 == BackendError(code: "no_vram", message: "24 GB needed", isRecoverable: false)
         )
+        let hints = try #require(Self.line(#"{"class":"a100","cold":true,"items":4}"#))
+        #expect(hints.jobClass == "a100" && hints.isCold == true && hints.update?.items == 4)
+        let odd = try #require(Self.line(#"{"class":"","cold":1}"#))
+        #expect(odd.jobClass == nil && odd.isCold == nil)
+        #expect(Self.line("{\"class\":\"\(String(repeating: "x", count: 129))\"}")?.jobClass == nil)
         #expect(Self.line(#"{"error":"bad"}"#)?.error == BackendError(code: "generator_failed", message: "bad", isRecoverable: true))
         #expect(Self.line(#"{"error":{"code":"Bad Code"}}"#)?.error?.code == "generator_failed")
     }

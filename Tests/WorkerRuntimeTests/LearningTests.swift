@@ -29,6 +29,31 @@ import Testing
         }
     }
 
+    /// Who submits, the pipeline, and last the job itself may say of what kind it is.
+    @Test func aJobsClassIsWhatItIsLearnedUnder() async throws {
+        let says = "case $HEADWAY_JOB_ID in own*) echo '{\"class\":\"big one\",\"cold\":true,\"items\":1}' >&3;; esac\n"
+        try await WorkerFixture.with(script: says + Self.script) { fixture in
+            let expected = [
+                ("own", "\"wclass\":\"big one\",\"cold\":true"), ("own2", "\"wclass\":\"big one\",\"cold\":true"),
+                ("told", "\"wclass\":\"small\",\"cold\":false"), ("plain", "\"wclass\":\"-\",\"cold\":false"),
+            ]
+            for (name, trace) in expected {
+                let job = try await fixture.submit(
+                    name,
+                    change: {
+                        $0.pipeline = "script"
+                        if name != "plain" { ($0.jobClass, $0.isCold) = ("small", false) } else { $0.isCold = false }
+                    }
+                )
+                try await fixture.end(of: job)
+                let found = try await eventually(within: .seconds(60), "the trace", produce: { try await fixture.store.trace(job) })
+                #expect(found.contains(trace), "\(name): \(found)")
+            }
+            let learned = try await fixture.store.statistics(pipeline: "script").exported(pipeline: "script")
+            for key in ["s|one|big one|1", "s|one|small|0", "s|one|-|0"] { #expect(learned.contains(key), "\(learned)") }
+        }
+    }
+
     @Test func aFailedJobTeachesNothing() async throws {
         try await WorkerFixture.with(script: Self.script + "\nexit 1") { fixture in
             let job = try await fixture.submit("a", change: { $0.maxAttempts = 1 })

@@ -75,6 +75,7 @@ struct WaitPass {
                 lowMs: Double(told.lowMs),
                 highMs: Double(told.highMs),
                 ageMs: Double(told.ageMs),
+                elapsedMs: Double(job.elapsedMs),
                 slowness: factor
             )
         }
@@ -91,11 +92,12 @@ struct WaitPass {
 
     private mutating func duration(_ facts: WaitScene.Facts) -> QueueForecast.Waiting {
         if let known = durations[facts] { return known }
+        let pipeline = pipelines[facts.pipeline] ?? Pipeline(name: facts.pipeline, stages: [])
         let duration = QueueForecast.Waiting(
-            pipeline: pipelines[facts.pipeline] ?? Pipeline(name: facts.pipeline, stages: []),
+            pipeline: pipeline,
             plan: facts.plan.map(PlanText.stages) ?? [],
             statistics: statistics[facts.pipeline] ?? LearnedStatistics(),
-            hints: JobHints(jobClass: facts.jobClass, isCold: facts.isCold)
+            hints: JobHints(jobClass: facts.jobClass ?? pipeline.jobClass, isCold: facts.isCold)
         )
         durations[facts] = duration
         return duration

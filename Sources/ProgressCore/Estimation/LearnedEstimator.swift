@@ -20,12 +20,12 @@ public struct ProgressEstimate: Sendable, Hashable {
 ///
 /// Each stage is predicted with its uncertainty (`StageForecast`). While it runs, its ticks are a second opinion, weighted by
 /// precision; stages that ended move all later ones (`JobFactor`). The sum of the rest is taken as log-normal, its interval
-/// is calibrated on earlier jobs. The method is explained in docs/progress.md.
+/// is calibrated on earlier jobs. The method is explained in docs/estimator.md.
 ///
 /// A pure value: time comes in as an argument, in seconds of any clock that does not go back. An estimate is linear in the
 /// stages; neither it nor a tick allocates.
 public struct LearnedEstimator: Sendable {
-    let hints: JobHints
+    var hints: JobHints
     let statistics: LearnedStatistics
     let startedAt: Double
     var factor = JobFactor(variance: Tuning.jobVariance)
@@ -245,7 +245,7 @@ public struct LearnedEstimator: Sendable {
                 } else if stages[slot].share > 0 {
                     addPartial(slot, to: &sum, shared: shared)
                 } else if slot > 0 {
-                    sum.addLater(stages[slot], scale: exp(stages[slot].loading * ahead.mean))
+                    sum.addLater(stages[slot].ahead, scale: exp(stages[slot].loading * ahead.mean))
                 }
                 if stages[slot].outline.phase == phase { phaseRest += sum.mean - before }
             }

@@ -27,6 +27,16 @@ struct RunningStage {
     /// Duration by the forecast alone, for each mode, when the job factor is 0: what the sum over later stages is made of.
     private(set) var later: (low: Remaining, high: Remaining)
 
+    /// What the sum over stages needs of one that has not begun, without the rest of it: a copy that costs nothing.
+    struct Ahead {
+        var probability: Double
+        var modes: StageModes?
+        var later: (low: Remaining, high: Remaining)
+        var loading: Double
+    }
+
+    var ahead: Ahead { Ahead(probability: outline.probability, modes: forecast.modes, later: later, loading: loading) }
+
     private var workerFactor: Double
 
     init(_ outline: StageOutline, hints: JobHints, statistics: LearnedStatistics, workerFactor: Double, factor: JobFactor) {

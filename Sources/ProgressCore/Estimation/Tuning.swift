@@ -1,4 +1,4 @@
-/// The constants of the estimator. They were tuned on recorded and synthetic traces (`headway replay`, docs/progress.md); the
+/// The constants of the estimator. They were tuned on recorded and synthetic traces (`headway replay`, docs/estimator.md); the
 /// result hardly depends on any single one of them.
 enum Tuning {
     // MARK: Learning

@@ -11,10 +11,16 @@ extension QueueForecast.Waiting {
     ) {
         var tracker = ProgressTracker(pipeline: pipeline, plan: plan, statistics: statistics, hints: hints, startedAtMs: 0)
         let estimate = tracker.estimator.estimate(at: 0)
-        self.init(
-            durationMs: estimate.remainingMs,
-            variance: Self.variance(low: estimate.lowMs, high: estimate.highMs)
-        )
+        let variance = Self.variance(low: estimate.lowMs, high: estimate.highMs)
+        self.init(durationMs: estimate.remainingMs * Self.lengthening(variance, share: 1), variance: variance)
+    }
+
+    /// An estimate is told a little short, so that it errs least as a share of the job's duration (`RestSum`). In a sum over
+    /// many jobs that would add up: what it is the median of is this much longer.
+    ///
+    /// - Parameter share: of the job's whole duration that is still to come.
+    static func lengthening(_ variance: Double, share: Double) -> Double {
+        exp(Tuning.shortness * min(variance, Tuning.shortnessVariance) * share)
     }
 
     /// Of the logarithm, from the bounds of an 80 % interval.
@@ -27,9 +33,14 @@ extension QueueForecast.Waiting {
 
 extension QueueForecast.Busy {
     /// A job that has told its remaining time `ageMs` ago, with the bounds of its interval.
-    public init(etaMs: Double, lowMs: Double, highMs: Double, ageMs: Double, slowness: Double = 1) {
-        let told = QueueForecast.Waiting(durationMs: etaMs, variance: QueueForecast.Waiting.variance(low: lowMs, high: highMs))
-        self.init(job: told, elapsedMs: ageMs, slowness: slowness)
+    ///
+    /// - Parameter elapsedMs: since it began.
+    public init(etaMs: Double, lowMs: Double, highMs: Double, ageMs: Double, elapsedMs: Double = 0, slowness: Double = 1) {
+        let variance = QueueForecast.Waiting.variance(low: lowMs, high: highMs)
+        let whole = etaMs + max(0, elapsedMs - ageMs)
+        let share = whole.isFinite && whole > 0 ? min(max(etaMs / whole, 0), 1) : 0
+        let median = etaMs * QueueForecast.Waiting.lengthening(variance, share: share)
+        self.init(job: QueueForecast.Waiting(durationMs: median, variance: variance), elapsedMs: ageMs, slowness: slowness)
     }
 
     /// A job of which nothing is known but how long such jobs take on this worker, and for how long it has been running.

@@ -80,6 +80,8 @@ public enum BackendEvent: Sendable, Hashable {
     case progress(ProgressUpdate)
     /// What the job is going to do.
     case plan([PlannedStage])
+    /// What kind of job it is and whether models have to be loaded, where it knows better than its submitter.
+    case hints(jobClass: String?, isCold: Bool?)
     /// A line for the job's log; `stream` is `stdout`, `stderr`, `script` (said on purpose) or `headway`.
     case log(stream: String, text: String)
     /// Log lines that were dropped since the last event of this kind.

@@ -21,7 +21,6 @@ final class JobProgress: Sendable {
     }
 
     private let state: Mutex<State>
-    private let hints: JobHints
     private let bell: Doorbell
     private let nowMs: @Sendable () -> Int
     private let minimumGapMs: Int
@@ -37,7 +36,6 @@ final class JobProgress: Sendable {
     ) {
         let tracker = ProgressTracker(pipeline: pipeline, plan: plan, statistics: statistics, hints: hints, startedAtMs: nowMs())
         state = Mutex(State(tracker: tracker, lastNewsAtMs: nowMs()))
-        self.hints = hints
         self.bell = bell
         self.nowMs = nowMs
         minimumGapMs = policy.minimumGapMs
@@ -58,6 +56,7 @@ final class JobProgress: Sendable {
                     return true
                 }
             case .plan(let plan): state.tracker.adopt(plan)
+            case .hints(let jobClass, let isCold): state.tracker.adopt(jobClass: jobClass, isCold: isCold)
             case .log(let stream, let text):
                 if state.lines.count == WorkerLimits.pendingLogLines {
                     state.lines.removeFirst(WorkerLimits.pendingLogLines / 10)
@@ -126,7 +125,7 @@ final class JobProgress: Sendable {
     func finish() -> JobLesson {
         state.withLock { state in
             let record = state.tracker.finish(atMs: nowMs())
-            return JobLesson(record: record, trace: state.tracker.trace, plan: state.tracker.announced, hints: hints)
+            return JobLesson(record: record, trace: state.tracker.trace, plan: state.tracker.announced, hints: state.tracker.hints)
         }
     }
 

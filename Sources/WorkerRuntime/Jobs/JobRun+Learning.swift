@@ -7,7 +7,7 @@ import Telemetry
 /// come is an empty one.
 extension JobRun {
     var hints: JobHints {
-        JobHints(worker: lease.worker, jobClass: claim.jobClass, isCold: claim.isCold ?? isFirstOfItsPipeline)
+        JobHints(worker: lease.worker, jobClass: claim.jobClass ?? pipeline.jobClass, isCold: claim.isCold ?? isFirstOfItsPipeline)
     }
 
     func learned() async -> LearnedStatistics {

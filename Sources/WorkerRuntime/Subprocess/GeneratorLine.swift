@@ -1,3 +1,4 @@
+import JobStore
 import ProgressCore
 
 /// One JSON line of a generator, read: `{"stage":"shape_generation","step":21,"steps":50}`, `{"log":"…"}`, `{"result":{…}}`.
@@ -6,6 +7,8 @@ import ProgressCore
 struct GeneratorLine: Hashable {
     var update: ProgressUpdate?
     var plan: [PlannedStage]?
+    var jobClass: String?
+    var isCold: Bool?
     var log: String?
     var preview: String?
     /// The result's own text, a JSON object.
@@ -41,6 +44,8 @@ struct GeneratorLine: Hashable {
         case ("item", .number(let number)): update.item = Self.whole(number)
         case ("items", .number(let number)): update.items = Self.whole(number)
         case ("percent", .number(let number)): update.percent = number
+        case ("class", .string(let text)) where !text.isEmpty && text.utf8.count <= StoreLimits.nameBytes: jobClass = text
+        case ("cold", .bool(let flag)): isCold = flag
         case ("log", .string(let text)): log = text
         case ("preview", .string(let text)): preview = text
         case ("result", .object(let range)): resultJSON = scanner.text(range)

@@ -79,6 +79,10 @@ struct GeneratorOutput {
             garbage(bytes, atMs: now)
             return
         }
+        if line.jobClass != nil || line.isCold != nil {
+            flush()
+            events.send(.hints(jobClass: line.jobClass, isCold: line.isCold))
+        }
         if let plan = line.plan {
             flush()
             events.send(.plan(plan))

@@ -8,8 +8,10 @@ import ProgressCore
 struct BenchCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench",
-        abstract: "Measure: updates of a deployment (the default), or the queue.",
-        subcommands: [UpdateBenchCommand.self, QueueBenchCommand.self, BenchWorkerCommand.self],
+        abstract: "Measure: updates of a deployment (the default), the queue, what progress costs, forecasts of waits.",
+        subcommands: [
+            UpdateBenchCommand.self, QueueBenchCommand.self, BenchWorkerCommand.self, EstimateBenchCommand.self, WaitBenchCommand.self,
+        ],
         defaultSubcommand: UpdateBenchCommand.self
     )
 }

@@ -22,6 +22,8 @@ struct SubmitCommand: AsyncParsableCommand {
     @Option(help: "Id of the new job; made up when not given.") var id: String?
     @Option(help: "0 to 9; higher goes first.") var priority: String?
     @Option(help: "Label of workers that should run it, if one is free soon.") var prefer: String?
+    @Option(name: .customLong("class"), help: "Kind of job or machine; durations are learned for each.") var jobClass: String?
+    @Flag(help: "It has to load its models first.") var cold = false
     @Option(help: ArgumentHelp("Group that it is a child of.", valueName: "job")) var parent: String?
     @Option(help: "It is a group of so many children and no work of its own; --queue is not needed.") var children: String?
     @Flag(help: "Stay and watch the job until it ends.") var watch = false
@@ -34,7 +36,8 @@ struct SubmitCommand: AsyncParsableCommand {
             gateway.flag, .init(Settings.submitQueue, queue), .init(Settings.submitPipeline, pipeline),
             .init(Settings.submitParams, params),
             .init(Settings.submitInputs, inputs), .init(Settings.submitID, id), .init(Settings.submitPriority, priority),
-            .init(Settings.submitPrefer, prefer), .init(Settings.submitParent, parent),
+            .init(Settings.submitPrefer, prefer), .init(Settings.submitClass, jobClass), .init(Settings.submitCold, cold),
+            .init(Settings.submitParent, parent),
             .init(Settings.submitChildren, children),
             .init(Settings.submitWatch, watch), .init(Settings.json, json), .init(Settings.submitOutput, output),
             .init(Settings.lostAfter, lostAfter),
@@ -106,6 +109,8 @@ struct SubmitRequest: Sendable {
     let id: String?
     let priority: Int?
     let prefer: String?
+    let jobClass: String?
+    let isCold: Bool
     let parent: String?
     let children: Int?
     private let paramKeys: Set<String>
@@ -114,6 +119,8 @@ struct SubmitRequest: Sendable {
         children = try settings.optional(Settings.submitChildren)
         parent = try settings.optional(Settings.submitParent)
         prefer = try settings.optional(Settings.submitPrefer)
+        jobClass = try settings.optional(Settings.submitClass)
+        isCold = try settings.value(Settings.submitCold)
         let isGroup = children != nil
         queue = isGroup ? try settings.optional(Settings.submitQueue) : try settings.value(Settings.submitQueue)
         pipeline = isGroup ? try settings.optional(Settings.submitPipeline) : try settings.value(Settings.submitPipeline)
@@ -124,8 +131,8 @@ struct SubmitRequest: Sendable {
         paramsJSON = params.json
         paramKeys = params.keys
         if isGroup, parent != nil { throw .usage("--children and --parent exclude each other: a child cannot be a group") }
-        if isGroup, prefer != nil || priority != nil {
-            throw .usage("a group is no work itself: give --priority and --prefer to its children")
+        if isGroup, prefer != nil || priority != nil || jobClass != nil || isCold {
+            throw .usage("a group is no work itself: give --priority, --prefer, --class and --cold to its children")
         }
         try Self.check(id: id, parent: parent)
         guard inputs.count <= Limits.inputsPerSubmit else {
@@ -171,6 +178,8 @@ struct SubmitRequest: Sendable {
         if let parent { fields.append("\"parent\":\(JSONText.quoted(parent))") }
         if let children { fields.append("\"children\":\(children)") }
         if let prefer { fields.append("\"prefer\":\(JSONText.quoted(prefer))") }
+        if let jobClass { fields.append("\"class\":\(JSONText.quoted(jobClass))") }
+        if isCold { fields.append("\"cold\":true") }
         if let id { fields.append("\"id\":\(JSONText.quoted(id))") }
         if let idempotencyKey, id == nil, parent == nil { fields.append("\"idempotency_key\":\(JSONText.quoted(idempotencyKey))") }
         if let priority { fields.append("\"priority\":\(priority)") }

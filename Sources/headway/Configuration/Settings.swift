@@ -260,74 +260,6 @@ enum Settings {
         in: .seconds(1) ... .seconds(86_400),
         help: "Give up a watch after so long without any word from the gateway."
     )
-    static let submitQueue = Setting.text(
-        "submit.queue",
-        flag: "--queue",
-        allowed: queueRule,
-        help: "Queue of the new job.",
-        where: isQueueName
-    )
-    static let submitPipeline = Setting.text(
-        "submit.pipeline",
-        flag: "--pipeline",
-        default: "generic",
-        allowed: "the name of a pipeline",
-        help: "Pipeline of the new job."
-    )
-    static let submitParams = Setting.text(
-        "submit.params",
-        flag: "--params",
-        default: "{}",
-        allowed: "a JSON object, or @ and the path of a file with one",
-        help: "What the generator is asked to do."
-    )
-    static let submitInputs = Setting.texts(
-        "submit.inputs",
-        flag: "--input",
-        default: [],
-        allowed: "a path",
-        help: "Files to upload for the job."
-    )
-    static let submitID = Setting.text(
-        "submit.id",
-        flag: "--id",
-        allowed: "1 to 128 characters of A-Z a-z 0-9 . _ : -",
-        help: "Id of the new job; made up when not set."
-    )
-    static let submitPriority = Setting.integer(
-        "submit.priority",
-        flag: "--priority",
-        default: nil,
-        in: 0...9,
-        help: "Priority of the new job; higher goes first."
-    )
-    static let submitPrefer = Setting.text(
-        "submit.prefer",
-        flag: "--prefer",
-        allowed: labelRule,
-        help: "Label of workers that should run the new job, if one is free soon.",
-        where: StoreLimits.isLabel
-    )
-    static let submitParent = Setting.text(
-        "submit.parent",
-        flag: "--parent",
-        allowed: "the id of a group",
-        help: "Group that the new job is a child of."
-    )
-    static let submitChildren = Setting.integer(
-        "submit.children",
-        flag: "--children",
-        default: nil,
-        in: 1...StoreLimits.children,
-        help: "The new job is a group of so many children and no work of its own."
-    )
-    static let submitWatch = Setting.bool("submit.watch", flag: "--watch", help: "Stay and watch the job until it ends.")
-    static let submitOutput = Setting.text(
-        "submit.output",
-        flag: "--output",
-        allowed: "a path",
-        help: "With --watch: directory into which result files are downloaded."
-    )
     static let cancelReason = Setting.text(
         "cancel.reason",
         flag: "--reason",
@@ -370,7 +302,8 @@ enum Settings {
         usesTerminal.info, workerCommand.info, json.info, lostAfter.info,
         submitQueue.info,
         submitPipeline.info, submitParams.info,
-        submitInputs.info, submitID.info, submitPriority.info, submitPrefer.info, submitParent.info, submitChildren.info, submitWatch.info,
+        submitInputs.info, submitID.info, submitPriority.info, submitPrefer.info, submitClass.info, submitCold.info,
+        submitParent.info, submitChildren.info, submitWatch.info,
         submitOutput.info, cancelReason.info,
         drainWorkers.info, logsLimit.info, devData.info, devNoWorker.info, devRedisServer.info,
     ]
@@ -381,8 +314,8 @@ enum Settings {
         "HEADWAY_CONFIG", "HEADWAY_JOB_ID", "HEADWAY_ATTEMPT", "HEADWAY_PROGRESS_FD", "HEADWAY_INPUT_DIR", "HEADWAY_OUTPUT_DIR",
     ]
 
-    private static let labelRule = "a label: 1 to 64 characters of A-Z, a-z, 0-9, ., _ and -"
-    private static let queueRule = "a queue name: 1 to 64 characters of a-z, 0-9 and -"
+    static let labelRule = "a label: 1 to 64 characters of A-Z, a-z, 0-9, ., _ and -"
+    static let queueRule = "a queue name: 1 to 64 characters of a-z, 0-9 and -"
 
     private static func isNameByte(_ byte: UInt8) -> Bool {
         (97...122).contains(byte) || (48...57).contains(byte) || byte == 45 || byte == 95

@@ -5,6 +5,7 @@ import Yams
 /// ```yaml
 /// pipelines:
 ///   NAME:
+///     class: a100   # of jobs that name none
 ///     stages:
 ///       - { name: shape_generation, phase: GENERATING, weight: 0.7, expected_ms: 60000, bars: [Diffusion Sampling] }
 ///     progress:
@@ -45,7 +46,7 @@ struct PipelineFile {
     }
 
     private func pipeline(_ name: String, _ node: Node) throws(CommandError) -> Pipeline {
-        let fields = try fields(of: node, in: name, required: ["stages"], optional: ["progress"])
+        let fields = try fields(of: node, in: name, required: ["stages"], optional: ["progress", "class"])
         guard let list = fields["stages"]?.sequence else { throw problem(node, "\(name).stages must be a list") }
         var stages: [Pipeline.Draft] = []
         for item in list { stages.append(try stage(item, of: name)) }
@@ -53,8 +54,16 @@ struct PipelineFile {
         let patternNodes = fields["progress"]?.sequence.map(Array.init) ?? []
         if let node = fields["progress"], node.sequence == nil { throw problem(node, "\(name).progress must be a list") }
         for item in patternNodes { patterns.append(try pattern(item, of: name)) }
+        let jobClass = try fields["class"].map { (node) throws(CommandError) in
+            guard let text = node.scalar?.string, !text.isEmpty, text.utf8.count <= ProgressLimits.stageNameBytes else {
+                throw problem(node, "\(name).class must be text of 1–\(ProgressLimits.stageNameBytes) bytes")
+            }
+            return text
+        }
         do {
-            return try Pipeline(validating: name, stages: stages, patterns: patterns)
+            var pipeline = try Pipeline(validating: name, stages: stages, patterns: patterns)
+            pipeline.jobClass = jobClass
+            return pipeline
         } catch {
             // The room that knows the rules knows no lines: the name of the stage, or the place of the pattern, leads back to one.
             let index = error.stage.flatMap { wrong in stages.lastIndex { $0.name == wrong } }

@@ -56,7 +56,7 @@ struct QueueBenchCommand: AsyncParsableCommand {
             result = .failure(error)
         }
         await redis.stop()
-        try report(result.get())
+        try result.get().report(json: json)
     }
 
     private func measure(_ redis: BenchRedis, _ directory: String) async throws -> Figures {
@@ -105,17 +105,5 @@ struct QueueBenchCommand: AsyncParsableCommand {
         let start = ContinuousClock.now
         try await body()
         Output.error.line("\(name): \((ContinuousClock.now - start).components.seconds) s")
-    }
-
-    private func report(_ figures: Figures) throws {
-        if json {
-            let encoder = JSONEncoder()
-            encoder.outputFormatting = [.prettyPrinted, .withoutEscapingSlashes]
-            Output.standard.line(String(decoding: try encoder.encode(["figures": figures.all]), as: UTF8.self))
-        } else {
-            for figure in figures.all { Output.standard.line(figure.line) }
-        }
-        let missed = figures.all.filter { $0.isMet == false }.map(\.name)
-        if !missed.isEmpty { Output.error.line("missed: \(missed.joined(separator: "; "))") }
     }
 }
