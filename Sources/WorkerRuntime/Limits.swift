@@ -52,6 +52,8 @@ public enum WorkerLimits {
     static let pendingMilestones = 16
     /// Pipelines a worker remembers to have run.
     static let seenPipelines = 256
+    /// The furthest that a timer is set: 34 years, which nanoseconds can still count.
+    static let longestTimerMs = 1 << 40
     /// How long learned durations that were read are used; and of how many pipelines.
     static let learnedCacheMs = 10_000
     static let learnedPipelines = 64

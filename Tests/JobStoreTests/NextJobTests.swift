@@ -28,7 +28,7 @@ import Testing
                     Issue.record("no job came along")
                     return
                 }
-                #expect(claim.lease.job == jobs[1] && claim.attempt == 1 && claim.isLast)
+                #expect(claim.lease.job == jobs[1] && claim.attempt == 1)
                 #expect(try await store.heartbeat(claim.lease) == .held)
             }
             #expect(try await fixture.snapshot(jobs[0]).phase == .complete)
@@ -36,7 +36,9 @@ import Testing
             // The memory of the first claim went with its job's end, that of the second is needed.
             #expect(try await fixture.redis.send(["EXISTS", "headway:{0}:claim:n1"]).int == 0)
             #expect(try await fixture.redis.send(["EXISTS", "headway:{0}:claim:n2"]).int == 1)
-            #expect(try await store.audit(AuditOptions(fix: false)).isClean)
+            // Nobody registered the queue, and nobody sweeps it.
+            let findings = try await store.audit(AuditOptions(fix: false)).findings
+            #expect(findings.allSatisfy { $0.code == .queueUnregistered || $0.code == .nobodySweeps }, "\(findings)")
         }
     }
 

@@ -139,7 +139,8 @@ struct JobRun: Sendable {
     ) async -> WorkOutcome {
         let initial = reporter
         let stop = stop
-        let limit = eventLoop.scheduleTask(in: TimeAmount(.milliseconds(limits.runtimeMs))) { stop.give(.timeout) }
+        let runtime = Duration.milliseconds(min(limits.runtimeMs, WorkerLimits.longestTimerMs))
+        let limit = eventLoop.scheduleTask(in: TimeAmount(runtime)) { stop.give(.timeout) }
         defer { limit.cancel() }
         // Beside the others and never cancelled: a write that is cut off may have arrived, and would be repeated by whoever goes on.
         async let reporting = report(initial)
