@@ -25,14 +25,23 @@ extension JobStore {
     }
 
     /// Takes in what a job taught that ended COMPLETE under `lease`. Repeating it is harmless.
-    public func learn(_ record: LearningRecord, pipeline: String, lease: Lease) async throws(StoreError) -> LearnOutcome {
+    ///
+    /// - Parameter traceJSON: see `setTrace`, which it saves, in the same command where Redis has all keys in one place.
+    public func learn(
+        _ record: LearningRecord,
+        pipeline: String,
+        lease: Lease,
+        traceJSON: String? = nil
+    ) async throws(StoreError) -> LearnOutcome {
+        let isOneStep = !wakeKey(lease.queue).isEmpty && !record.isEmpty && (traceJSON ?? "").utf8.count <= StoreLimits.traceBytes
+        if let traceJSON, !isOneStep { try await setTrace(lease.job, json: traceJSON) }
         guard !record.isEmpty else { return .repeated }
         var arguments: [RedisArgument] = [
             .string("\(lease.job.text) \(lease.fence)"), .int(StoreLimits.statisticsKeepMs),
             .string(Self.text(LearnedStatistics.constants)),
             .int(LearnedStatistics.version), .int(ProgressLimits.statisticsFields), .string(record.worker),
             .string(record.workerError.map { "\($0)" } ?? ""), .string(record.route.map { "=" + $0.text } ?? ""),
-            .string(record.deviations.map { $0.map { "\($0)" } ?? "-" }.joined(separator: " ")),
+            .string(record.deviations.map { $0.map { "\($0)" } ?? "-" }.joined(separator: " ")), .string(isOneStep ? traceJSON ?? "" : ""),
         ]
         for addition in record.additions {
             arguments.append(.string(addition.field))
@@ -42,7 +51,8 @@ extension JobStore {
             case .bin(let bin, let width): arguments.append(.string("@\(bin) \(width)"))
             }
         }
-        let reply = try await run(Scripts.learn, keys: [keys.statistics(pipeline), keys.statisticsSeen(pipeline)], arguments)
+        let jobKeys = isOneStep && traceJSON != nil ? [keys.job(lease.job), keys.trace(lease.job)] : []
+        let reply = try await run(Scripts.learn, keys: [keys.statistics(pipeline), keys.statisticsSeen(pipeline)] + jobKeys, arguments)
         switch reply.status {
         case "ok":
             let jobs = reply.int(1) ?? 0

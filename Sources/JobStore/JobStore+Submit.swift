@@ -16,11 +16,9 @@ extension JobStore {
         var arguments: [RedisArgument] = [
             verb, mode, .int(StoreLimits.highestPriority - job.priority), .int(job.delayMs),
             job.expiresAtMs.map { .int($0) } ?? "",
-            "queue", .string(job.children == nil ? job.queue : Keys.heldQueue), "pipeline", .string(job.pipeline), "owner",
-            .string(job.owner.text),
-            "priority", .int(job.priority), "params", .string(job.paramsJSON),
-            "max_attempts", .int(job.maxAttempts ?? settings.defaultMaxAttempts),
-            "ttl_ms", .int(job.ttlMs ?? settings.defaultTTL.wholeMilliseconds),
+            .string(job.children == nil ? job.queue : Keys.heldQueue), .string(job.pipeline), .string(job.owner.text), .int(job.priority),
+            .string(job.paramsJSON), .int(job.maxAttempts ?? settings.defaultMaxAttempts),
+            .int(job.ttlMs ?? settings.defaultTTL.wholeMilliseconds),
         ]
         let optional: [(RedisArgument, RedisArgument?)] = [
             ("max_runtime_ms", job.maxRuntimeMs.map { .int($0) }), ("class", job.jobClass.map { .string($0) }),
@@ -32,17 +30,17 @@ extension JobStore {
 
         let reply = try await run(Scripts.submit, keys: [keys.job(job.childOf ?? job.id)] + wakeKey(job.queue), arguments)
         switch reply.status {
-        case "new", "exists":
-            guard let seq = reply.int(1), let body = reply.values[2].buffer, let phase = reply.text(3).flatMap(Phase.init(rawValue:)),
-                let id = reply.text(5).flatMap({ JobID($0) })
+        case "new":
+            guard let id = reply.text(1).flatMap({ JobID($0) }), let body = reply.buffer(2) else { throw reply.unexpected }
+            return SubmitOutcome(isNew: true, head: JobHead(job: id, seq: 1, phase: .queued, owner: job.owner, body: body))
+        case "exists":
+            guard let id = reply.text(1).flatMap({ JobID($0) }), let body = reply.buffer(2), let seq = reply.int(3),
+                let phase = reply.text(4).flatMap(Phase.init(rawValue:))
             else {
                 throw reply.unexpected
             }
-            let owner = Owner(reply.text(4) ?? "")
-            return SubmitOutcome(
-                isNew: reply.status == "new",
-                head: JobHead(job: id, seq: seq, phase: phase, owner: owner, body: body)
-            )
+            let head = JobHead(job: id, seq: seq, phase: phase, owner: Owner(reply.text(5) ?? ""), body: body)
+            return SubmitOutcome(isNew: false, head: head)
         case "conflict":
             throw StoreError(.conflict, "the id \(job.id) is taken by another job: choose another id")
         case "gone":

@@ -10,33 +10,46 @@ extension JobStore {
     ///   claim. No spaces, at most 128 bytes.
     /// - Parameter labels: jobs that prefer one of them come first, within bounds (docs/redis.md); at most `StoreLimits.labels`.
     public func claim(queue: String, worker: String, nonce: String, labels: [String] = []) async throws(StoreError) -> ClaimOutcome {
+        let request = ClaimRequest(queue: queue, worker: worker, nonce: nonce, labels: labels)
         var nextDueMs: Int?
         for partition in 0..<keys.partitions {
             let reply = try await run(
                 Scripts.claim,
                 keys: [keys.queue(queue, .ready, partition: partition)] + wakeKey(queue),
-                [
-                    verb, .string(queue), .string(worker), .string(nonce), .int(settings.lease.wholeMilliseconds),
-                    .string(hex(UInt32(truncatingIfNeeded: settings.random()))),
-                ] + labels.prefix(StoreLimits.labels).map { .string($0) }
+                [verb] + arguments(of: request)
             )
-            switch reply.status {
-            case "job": return .job(try claim(from: reply, queue: queue, worker: worker))
-            case "paused": return .paused
-            case "empty": nextDueMs = [nextDueMs, reply.int(1)].compactMap { $0 }.min()
-            default: throw reply.unexpected
+            switch try outcome(from: reply, of: request) {
+            case .empty(let dueMs): nextDueMs = [nextDueMs, dueMs].compactMap { $0 }.min()
+            case let other: return other
             }
         }
         return .empty(nextDueMs: nextDueMs)
     }
 
-    private func claim(from reply: ScriptReply, queue: String, worker: String) throws(StoreError) -> Claim {
+    /// What the claim script takes after the verb.
+    private func arguments(of request: ClaimRequest) -> [RedisArgument] {
+        [
+            .string(request.queue), .string(request.worker), .string(request.nonce), .int(settings.lease.wholeMilliseconds),
+            .string(hex(UInt32(truncatingIfNeeded: settings.random()))),
+        ] + request.labels.prefix(StoreLimits.labels).map { .string($0) }
+    }
+
+    private func outcome(from reply: ScriptReply, of request: ClaimRequest) throws(StoreError) -> ClaimOutcome {
+        switch reply.status {
+        case "job": .job(try claim(from: reply, of: request))
+        case "paused": .paused
+        case "empty": .empty(nextDueMs: reply.int(1))
+        default: throw reply.unexpected
+        }
+    }
+
+    private func claim(from reply: ScriptReply, of request: ClaimRequest) throws(StoreError) -> Claim {
         guard reply.values.count == 16, let job = reply.text(1).flatMap({ JobID($0) }), let fence = reply.text(2),
             let attempt = reply.int(3),
             let maxAttempts = reply.int(4), let pipeline = reply.text(5), let createdAtMs = reply.int(13)
         else { throw reply.unexpected }
         return Claim(
-            lease: Lease(job: job, queue: queue, fence: fence, worker: worker),
+            lease: Lease(job: job, queue: request.queue, fence: fence, worker: request.worker, nonce: request.nonce),
             attempt: attempt,
             maxAttempts: maxAttempts,
             pipeline: pipeline,
@@ -50,7 +63,7 @@ extension JobStore {
             prefer: reply.text(14),
             createdAtMs: createdAtMs,
             // Only where one script sees the whole line, and leaves the tokens itself.
-            isLast: reply.text(15) != "more" && keys.partitions == 1 && !wakeKey(queue).isEmpty
+            isLast: reply.text(15) != "more" && keys.partitions == 1 && !wakeKey(request.queue).isEmpty
         )
     }
 
@@ -145,18 +158,39 @@ extension JobStore {
         resultJSON: String?,
         stagesMs: [(stage: String, ms: Int)]
     ) async throws(StoreError) -> FinishStatus {
+        try await finish(lease, as: end, resultJSON: resultJSON, stagesMs: stagesMs, then: nil).status
+    }
+
+    /// The same, and in the same step the worker's next job, which costs no command of its own.
+    ///
+    /// Repeating it with the same nonce is harmless: both answers stay the same. A job comes along only where every queue lies in one
+    /// partition; elsewhere, and when the job was lost, `next` is nil and nothing was claimed.
+    public func finish(
+        _ lease: Lease,
+        as end: FinishOutcome,
+        resultJSON: String?,
+        stagesMs: [(stage: String, ms: Int)],
+        then request: ClaimRequest?
+    ) async throws(StoreError) -> (status: FinishStatus, next: ClaimOutcome?) {
         guard (resultJSON ?? "").utf8.count <= StoreLimits.resultBytes else {
             throw StoreError(.invalid, "result: at most \(StoreLimits.resultBytes) bytes")
         }
+        let request = keys.partitions == 1 ? request : nil
         let phase: Phase = end == .complete ? .complete : .cancelled
         let reply = try await run(
             Scripts.finish,
             keys: [keys.job(lease.job)] + wakeKey(lease.queue),
-            [verb, .string(lease.fence), .string(phase.rawValue), .string(resultJSON ?? ""), .string(stagesJSON(stagesMs))]
+            [
+                verb, .string(lease.fence), .string(phase.rawValue), .string(resultJSON ?? ""), .string(stagesJSON(stagesMs)),
+                .string(lease.nonce),
+            ] + (request.map(arguments) ?? [])
         )
         switch reply.status {
-        case "ok": return .done
-        case "lost": return .lost
+        case "ok":
+            guard let request else { return (.done, nil) }
+            guard let answer = reply.dropFirst() else { throw reply.unexpected }
+            return (.done, try outcome(from: answer, of: request))
+        case "lost": return (.lost, nil)
         default: throw reply.unexpected
         }
     }

@@ -1,3 +1,4 @@
+import NIOCore
 public import RedisLink
 
 /// The job queue and the progress of its jobs, in Redis: every change of a job is one Lua script, every read a plain command.
@@ -118,11 +119,19 @@ struct ScriptReply {
     let status: String
     let values: [RESPValue]
 
+    /// The answer of another script that follows the first status.
+    func dropFirst() -> ScriptReply? {
+        guard values.count > 1, let status = values[1].string else { return nil }
+        return ScriptReply(script: script, status: status, values: Array(values.dropFirst()))
+    }
+
     /// The text at `index`, nil when absent or empty.
     func text(_ index: Int) -> String? {
         guard values.indices.contains(index), let text = values[index].string, !text.isEmpty else { return nil }
         return text
     }
+
+    func buffer(_ index: Int) -> ByteBuffer? { values.indices.contains(index) ? values[index].buffer : nil }
 
     func int(_ index: Int) -> Int? { values.indices.contains(index) ? values[index].int : nil }
 

@@ -4,20 +4,81 @@
 /// all of them cost 5 µs a call, as much as ten commands.
 enum ScriptLinker {
     /// - Parameter shared: definitions at the left margin, each `local function NAME` or `local NAME = …` with everything indented
-    ///   below it; they may use those before them.
+    ///   below it; they may use those before them. A function whose first line ends in `-- rarely` is made, with what only it
+    ///   needs, when it is called: most calls then do without its parts.
+    ///
+    /// A constant (`local UPPER_CASE = …` on one line, no table) is written where it is used: each local that a function captures
+    /// makes the function dearer to make.
     static func link(_ shared: String, into script: String) -> String {
-        var used = names(in: script)
-        var kept: [Substring] = []
-        for definition in definitions(of: shared).reversed() where !used.isDisjoint(with: definition.names) {
-            used.formUnion(names(in: definition.text))
-            kept.append(definition.text)
+        var constants: [Substring: String] = [:]
+        var all: [Definition] = []
+        for definition in definitions(of: shared) {
+            if let value = definition.constant, let name = definition.names.first {
+                constants[name] = "(" + substituting(constants, in: value) + ")"
+            } else {
+                all.append(Definition(names: definition.names, text: substituting(constants, in: definition.text[...])))
+            }
         }
-        return kept.reversed().joined() + script
+        let script = substituting(constants, in: script[...])
+        var used = names(in: script)
+        var kept: Set<Int> = []
+        for index in all.indices.reversed() where !used.isDisjoint(with: all[index].names) {
+            kept.insert(index)
+            if !all[index].isRare { used.formUnion(names(in: all[index].text)) }
+        }
+        return kept.sorted().map { all[$0].isRare ? wrapped($0, of: all, without: kept) : all[$0].text }.joined() + script
+    }
+
+    /// A function that makes itself and what it needs at each call.
+    private static func wrapped(_ index: Int, of all: [Definition], without kept: Set<Int>) -> String {
+        var used = names(in: all[index].text)
+        var inner = [all[index].text]
+        for index in all.indices.prefix(index).reversed() where !kept.contains(index) && !used.isDisjoint(with: all[index].names) {
+            used.formUnion(names(in: all[index].text))
+            inner.append(all[index].text)
+        }
+        let name = all[index].names.first ?? ""
+        return "local function \(name)(...)\n" + inner.reversed().joined() + "return \(name)(...)\nend\n"
     }
 
     private struct Definition {
         var names: Set<Substring>
-        var text: Substring
+        var text: String
+
+        var isRare: Bool { text.prefix { $0 != "\n" }.hasSuffix("-- rarely") }
+
+        /// Its value, when it is a constant.
+        var constant: Substring? {
+            let line = text.prefix { $0 != "\n" }
+            guard names.count == 1, let name = names.first, name.allSatisfy({ $0.isUppercase || $0.isNumber || $0 == "_" }),
+                let equals = line.firstIndex(of: "="), !line.contains("{"), text.dropFirst(line.count).allSatisfy(\.isWhitespace)
+            else { return nil }
+            return line[line.index(after: equals)...].drop { $0 == " " }
+        }
+    }
+
+    /// The text with the constants' values in the place of their names.
+    private static func substituting(_ constants: [Substring: String], in text: Substring) -> String {
+        guard !constants.isEmpty else { return String(text) }
+        var out = ""
+        var rest = text
+        while let start = rest.utf8.firstIndex(where: isWord) {
+            let end = rest.utf8[start...].firstIndex { !isWord($0) } ?? rest.endIndex
+            out += rest[..<start]
+            let word = rest[start..<end]
+            if let value = constants[word] { out += value } else { out += word }
+            rest = rest[end...]
+        }
+        return out + rest
+    }
+
+    private static func isWord(_ byte: UInt8) -> Bool {
+        switch byte {
+        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "0")...UInt8(ascii: "9"),
+            UInt8(ascii: "_"):
+            true
+        default: false
+        }
     }
 
     private static func definitions(of shared: String) -> [Definition] {
@@ -27,7 +88,7 @@ enum ScriptLinker {
         func close() {
             guard let start, start < index else { return }
             let text = shared[start..<index]
-            found.append(Definition(names: defined(by: text), text: text))
+            found.append(Definition(names: defined(by: text), text: String(text)))
         }
         while index < shared.endIndex {
             let end = shared[index...].firstIndex(of: "\n").map(shared.index(after:)) ?? shared.endIndex
@@ -53,10 +114,15 @@ enum ScriptLinker {
     }
 
     /// Every word that may be a name; too many do no harm.
-    private static func names(in text: some StringProtocol) -> Set<Substring> {
+    private static func names(in text: String) -> Set<Substring> {
         var names: Set<Substring> = []
         for line in text.split(separator: "\n") where !line.drop(while: { $0 == " " }).hasPrefix("--") {
-            for word in line.split(whereSeparator: { !($0.isLetter || $0.isNumber || $0 == "_") }) { names.insert(Substring(word)) }
+            var rest = line
+            while let start = rest.utf8.firstIndex(where: isWord) {
+                let end = rest.utf8[start...].firstIndex { !isWord($0) } ?? rest.endIndex
+                names.insert(rest[start..<end])
+                rest = rest[end...]
+            }
         }
         return names
     }

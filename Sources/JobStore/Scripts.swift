@@ -51,6 +51,7 @@ enum Scripts {
         case "line": String(decoding: PackageResources.line_lua, as: UTF8.self)
         case "group": String(decoding: PackageResources.group_lua, as: UTF8.self)
         case "ends": String(decoding: PackageResources.ends_lua, as: UTF8.self)
+        case "claiming": String(decoding: PackageResources.claiming_lua, as: UTF8.self)
         case "progress": String(decoding: PackageResources.progress_lua, as: UTF8.self)
         default: preconditionFailure("a script includes \(name), which is not embedded")
         }

@@ -141,11 +141,15 @@ public struct Lease: Sendable, Hashable {
     public let queue: String
     public let fence: String
     public let worker: String
-    public init(job: JobID, queue: String, fence: String, worker: String) {
+    /// Of the claim; empty when there was none. With the end of the job Redis forgets it.
+    public let nonce: String
+
+    public init(job: JobID, queue: String, fence: String, worker: String, nonce: String = "") {
         self.job = job
         self.queue = queue
         self.fence = fence
         self.worker = worker
+        self.nonce = nonce
     }
 }
 
@@ -165,6 +169,23 @@ public struct Claim: Sendable {
     public let createdAtMs: Int
     /// Nothing is left in the line, nor delayed; what comes later wakes who waits.
     public let isLast: Bool
+}
+
+/// A wish for the next job, sent along with the end of the last.
+public struct ClaimRequest: Sendable, Hashable {
+    public var queue: String
+    public var worker: String
+    /// Random text of this attempt to claim: the same one returns the same claim. No spaces, at most 128 bytes.
+    public var nonce: String
+    /// Jobs that prefer one of them come first.
+    public var labels: [String]
+
+    public init(queue: String, worker: String, nonce: String, labels: [String] = []) {
+        self.queue = queue
+        self.worker = worker
+        self.nonce = nonce
+        self.labels = labels
+    }
 }
 
 public enum ClaimOutcome: Sendable {

@@ -52,6 +52,13 @@ public enum WorkerLimits {
     static let pendingMilestones = 16
     /// Pipelines a worker remembers to have run.
     static let seenPipelines = 256
+    /// How long learned durations that were read are used; and of how many pipelines.
+    static let learnedCacheMs = 10_000
+    static let learnedPipelines = 64
+    /// A job that took less is short: of these one in so many milliseconds teaches, per pipeline.
+    static let shortJobMs = 250
+    /// Before the first report of a job that says nothing itself: one that ends sooner costs no command.
+    static let firstReport: Duration = .milliseconds(20)
     /// Log lines that wait for Redis; older ones are dropped and counted.
     static let pendingLogLines = 500
     /// How long a `finish`, `fail` or `release` is repeated: by then the lease was lost long ago and `reap` has decided.

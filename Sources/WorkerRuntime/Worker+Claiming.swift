@@ -19,22 +19,28 @@ extension Worker {
                     continue
                 }
                 guard let claim = await nextClaim() else { continue }
-                let run = makeRun(claim, directory: directory, files: files)
+                let first = begin(claim, after: nil, directory: directory, files: files)
                 group.addTask {
-                    let (end, sign) = await run.run()
-                    self.ended(claim, end, sign)
+                    // A slot goes on with what came along with the end of its last job.
+                    var run = first
+                    while true {
+                        let result = await run.run()
+                        self.ended(run.claim, result)
+                        guard let next = result.next else { return self.leaveSlot(run.claim) }
+                        run = self.begin(next, after: run.claim, directory: directory, files: files)
+                    }
                 }
             }
         }
     }
 
-    private func ended(_ claim: Claim, _ end: JobEnd, _ sign: HealthSign) {
+    private func ended(_ claim: Claim, _ result: JobRun.Result) {
+        let (end, sign) = (result.end, result.sign)
         metrics.count(end)
         metrics.running.add(-1)
         let random = environment.random()
         let nowMs = environment.nowMs()
         let (before, after) = state.withLock { state in
-            state.running[claim.lease.fence] = nil
             if end == .complete { state.finished += 1 }
             if end == .failed { state.failed += 1 }
             let before = state.crashLoop.pause
@@ -46,8 +52,32 @@ extension Worker {
             "job ended",
             metadata: ["job.id": "\(claim.lease.job)", "outcome": "\(end.rawValue)", "attempt": "\(claim.attempt)"]
         )
-        slotBell.ring()
         recordBell.ring()
+    }
+
+    private func leaveSlot(_ claim: Claim) {
+        state.withLock { state in
+            state.running[claim.lease.fence] = nil
+            // The only slot: whatever came since its claim has left a token, and nobody here took one.
+            if claim.isLast, isAlone { state.isLineEmpty = true }
+        }
+        slotBell.ring()
+    }
+
+    /// One slot, one queue and no label: then the last claim says all there is to know about the line.
+    private var isAlone: Bool { configuration.concurrency == 1 && configuration.queues.count == 1 && configuration.labels.isEmpty }
+
+    /// What to ask for along with the good end of a job; nil where the claim loop has to decide.
+    private func nextRequest(after claim: Claim) -> ClaimRequest? {
+        // Only its first queue: a later one comes when those before it are empty.
+        guard claim.lease.queue == configuration.queues.first, !(claim.isLast && isAlone) else { return nil }
+        guard state.withLock({ $0.stage == .serving && $0.crashLoop.pause == nil }), !Task.isCancelled else { return nil }
+        return ClaimRequest(
+            queue: claim.lease.queue,
+            worker: configuration.name,
+            nonce: environment.makeNonce(),
+            labels: configuration.labels
+        )
     }
 
     // MARK: Crash loop
@@ -172,10 +202,15 @@ extension Worker {
         return nil
     }
 
-    private func makeRun(_ claim: Claim, directory: String, files: GatewayFiles?) -> JobRun {
+    /// - Parameter last: whose slot the job takes.
+    private func begin(_ claim: Claim, after last: Claim?, directory: String, files: GatewayFiles?) -> JobRun {
         let stop = StopOrder()
         let heartbeat = Doorbell(eventLoop)
         let (number, isDraining, isFull, isFirst) = state.withLock { state in
+            if let last {
+                state.running[last.lease.fence] = nil
+                metrics.claims.increment()
+            }
             state.running[claim.lease.fence] = Running(job: claim.lease.job, stop: stop, heartbeat: heartbeat)
             state.claims += 1
             // Names come from submitters; a forgotten one only costs a hint.
@@ -203,7 +238,10 @@ extension Worker {
             stop: stop,
             heartbeatBell: heartbeat,
             eventLoop: eventLoop,
+            loopExecutor: loopExecutor,
             isFirstOfItsPipeline: isFirst,
+            learnedCache: learnedCache,
+            nextRequest: { [weak self] in self?.nextRequest(after: claim) },
             isShuttingDown: { [weak self] in self?.isStopping ?? true }
         )
     }

@@ -67,6 +67,16 @@ extension Worker {
         return record
     }
 
+    /// Reads what the first job is likely to need, so that it does not wait for it.
+    func readAhead() async {
+        do throws(StoreError) {
+            let statistics = try await store.statistics(pipeline: configuration.pipeline)
+            learnedCache.note(statistics, of: configuration.pipeline, nowMs: environment.nowMs())
+        } catch {
+            // The job will try again.
+        }
+    }
+
     // MARK: The GPUs
 
     /// Looks at them at the start and then rarely.

@@ -56,10 +56,12 @@ public final class Worker: Service {
     let group: any EventLoopGroup
     /// Of the connection: where claims are made and timers run.
     let eventLoop: any EventLoop
+    let loopExecutor: LoopExecutor
     let logger: Logger
     /// Names this start of the worker in its record.
     let instance: String
     let state: Mutex<State>
+    let learnedCache = LearnedCache()
     /// Rung when a slot became free or the worker drains.
     let slotBell: Doorbell
     /// Rung when the worker drains, for whoever waits for something else: the claim loop, and the end of the grace.
@@ -116,6 +118,7 @@ public final class Worker: Service {
         self.group = group
         let eventLoop = eventLoop ?? group.next()
         self.eventLoop = eventLoop
+        loopExecutor = LoopExecutor(eventLoop)
         self.logger = logger
         slotBell = Doorbell(eventLoop)
         interruptBell = Doorbell(eventLoop)
@@ -159,7 +162,10 @@ public final class Worker: Service {
             )
         }
         await withGracefulShutdownHandler {
-            await serve(directory: directory.path, files: files)
+            // On the loop of the connection: a claim, an end and their replies change no thread. What may block runs elsewhere.
+            await withTaskExecutorPreference(loopExecutor) {
+                await serve(directory: directory.path, files: files)
+            }
         } onGracefulShutdown: {
             self.enter(.stopping)
         }
@@ -182,6 +188,7 @@ public final class Worker: Service {
     private func serve(directory: String, files: GatewayFiles?) async {
         logger.info("worker serves", metadata: ["worker.id": "\(configuration.name)"])
         await withTaskGroup(of: Void.self) { group in
+            group.addTask { await self.readAhead() }
             group.addTask { await self.keepRegistered() }
             group.addTask { await self.keepLookingAtGPUs() }
             group.addTask { await self.keepReaping() }

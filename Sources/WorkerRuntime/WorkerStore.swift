@@ -25,8 +25,19 @@ protocol WorkerStore: ProgressStore {
     func waitForWork(queues: [String], labels: [String], atMost: Duration) async throws(StoreError)
     func release(_ lease: Lease) async throws(StoreError) -> LeaseStatus
     func statistics(pipeline: String) async throws(StoreError) -> LearnedStatistics
-    func learn(_ record: LearningRecord, pipeline: String, lease: Lease) async throws(StoreError) -> LearnOutcome
-    func setTrace(_ job: JobID, json: String) async throws(StoreError)
+    func finish(
+        _ lease: Lease,
+        as end: FinishOutcome,
+        resultJSON: String?,
+        stagesMs: [(stage: String, ms: Int)],
+        then request: ClaimRequest?
+    ) async throws(StoreError) -> (status: FinishStatus, next: ClaimOutcome?)
+    func learn(
+        _ record: LearningRecord,
+        pipeline: String,
+        lease: Lease,
+        traceJSON: String?
+    ) async throws(StoreError) -> LearnOutcome
     func reap(queue: String) async throws(StoreError) -> ReapReport
     func registerWorker(_ record: WorkerRecord) async throws(StoreError) -> WorkerOrders
     func removeWorker(_ id: String, instance: String) async throws(StoreError)

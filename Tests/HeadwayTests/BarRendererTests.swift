@@ -71,6 +71,17 @@ struct BarRendererTests {
         #expect(texts([view()], width: 120, now: .seconds(300))[0].hasSuffix("about 1 s"))
     }
 
+    /// However long the words beside them are.
+    @Test func barsOfSeveralJobsAreOfOneLength() {
+        var second = view()
+        var event = JobEvent.state(9, .failed, percent: 61, type: "failed")
+        event.error = .init(code: "out_of_memory", message: "the card has 8 GB", recoverable: false)
+        _ = second.apply(event, at: .zero)
+        let lines = texts([view(), second], width: 120).filter { $0.contains("%") }
+        #expect(lines.count == 2)
+        #expect(Set(lines.map { $0.prefix { $0 != "%" }.count }).count == 1, "\(lines)")
+    }
+
     @Test func endsAreToldInWords() {
         var done = view()
         var event = JobEvent.state(9, .complete, percent: 100, type: "complete")

@@ -32,6 +32,32 @@ import Testing
         #expect(last == "local a, b = 1, 2\nlocal function last() return b end\n-- idle\nreturn last()")
     }
 
+    @Test func aRareFunctionIsMadeWhenItIsCalledWithWhatOnlyItNeeds() {
+        let shared =
+            "local function both() return 1 end\nlocal function own() return both() end\n"
+            + "local function rare(a) -- rarely\n  return own() + both() + a\nend\n"
+        let linked = ScriptLinker.link(shared, into: "return both() + rare(2)")
+        let expected = """
+            local function both() return 1 end
+            local function rare(...)
+            local function own() return both() end
+            local function rare(a) -- rarely
+              return own() + both() + a
+            end
+            return rare(...)
+            end
+            return both() + rare(2)
+            """
+        #expect(linked == expected)
+    }
+
+    @Test func aConstantIsWrittenWhereItIsUsed() {
+        let shared =
+            "-- Days.\nlocal DAYS = 7\nlocal KEEP_MS = DAYS * 24\nlocal RANK = { one = 1 }\nlocal function f(x) return x * KEEP_MS end\n"
+        #expect(ScriptLinker.link(shared, into: "return f(DAYS)") == "local function f(x) return x * ((7) * 24) end\nreturn f((7))")
+        #expect(ScriptLinker.link(shared, into: "return RANK.one") == "local RANK = { one = 1 }\nreturn RANK.one")
+    }
+
     @Test func everyScriptHasWhatItNamesAndLessThanAll() {
         let claim = Scripts.claim.source
         #expect(claim.contains("local function end_job("))

@@ -171,7 +171,7 @@ import Testing
         try await withTemporaryDirectory { root in
             do {
                 let dead = try WorkerDirectory(name: "dead", in: root, removesLeftovers: false)
-                _ = try JobDirectory(path: dead.path + "/job-a-1")
+                try JobDirectory(path: dead.path + "/job-a-1").make()
             }
             let living = try WorkerDirectory(name: "w1", in: root, removesLeftovers: false)
             #expect(throws: WorkerError.self) { try WorkerDirectory(name: "w1", in: root, removesLeftovers: false) }

@@ -99,6 +99,17 @@ final class FlakyStore: WorkerStore {
             try await store.finish(lease, as: end, resultJSON: resultJSON, stagesMs: stagesMs)
         }
     }
+    func finish(
+        _ lease: Lease,
+        as end: FinishOutcome,
+        resultJSON: String?,
+        stagesMs: [(stage: String, ms: Int)],
+        then request: ClaimRequest?
+    ) async throws(StoreError) -> (status: FinishStatus, next: ClaimOutcome?) {
+        try await through("finish", request?.nonce ?? "") { () throws(StoreError) in
+            try await store.finish(lease, as: end, resultJSON: resultJSON, stagesMs: stagesMs, then: request)
+        }
+    }
     func fail(_ lease: Lease, error: JobError, stagesMs: [(stage: String, ms: Int)]) async throws(StoreError) -> FailStatus {
         try await through("fail") { () throws(StoreError) in try await store.fail(lease, error: error, stagesMs: stagesMs) }
     }
@@ -108,13 +119,15 @@ final class FlakyStore: WorkerStore {
     func statistics(pipeline: String) async throws(StoreError) -> LearnedStatistics {
         try await through("statistics", pipeline) { () throws(StoreError) in try await store.statistics(pipeline: pipeline) }
     }
-    func learn(_ record: LearningRecord, pipeline: String, lease: Lease) async throws(StoreError) -> LearnOutcome {
+    func learn(
+        _ record: LearningRecord,
+        pipeline: String,
+        lease: Lease,
+        traceJSON: String?
+    ) async throws(StoreError) -> LearnOutcome {
         try await through("learn", pipeline) { () throws(StoreError) in
-            try await store.learn(record, pipeline: pipeline, lease: lease)
+            try await store.learn(record, pipeline: pipeline, lease: lease, traceJSON: traceJSON)
         }
-    }
-    func setTrace(_ job: JobID, json: String) async throws(StoreError) {
-        try await through("trace", json) { () throws(StoreError) in try await store.setTrace(job, json: json) }
     }
     func reap(queue: String) async throws(StoreError) -> ReapReport {
         try await through("reap") { () throws(StoreError) in try await store.reap(queue: queue) }

@@ -180,7 +180,8 @@ import Testing
     @Test func jobsThatFailAtOnceSlowTheWorkerDownUntilOneEndsWell() async throws {
         try await WorkerFleet.with { fleet in
             let member = fleet.start("w1", script: "[ -e \"$HEADWAY_OUTPUT_DIR/../../../go\" ]")
-            for index in 0..<4 { _ = try await fleet.submit("f\(index)") { $0.maxAttempts = 1 } }
+            // Enough of them for a pause that is longer than the time between two records.
+            for index in 0..<8 { _ = try await fleet.submit("f\(index)") { $0.maxAttempts = 1 } }
             try await fleet.record("w1", "the reason") { $0.slowedReason?.contains("failed at once") == true }
             #expect(!member.metrics.exposition().contains("\nheadway_worker_slowdowns_total 0\n"))
             try go(fleet)

@@ -49,6 +49,35 @@ import Testing
         }
     }
 
+    @Test(arguments: [nil, FlakyStore.Fault.before, .after])
+    func aLineIsWorkedOffWithoutAClaimPerJobAndNoneIsRunTwice(fault: FlakyStore.Fault?) async throws {
+        // The first waits until all are there.
+        let script = """
+            until [ -e "$HEADWAY_OUTPUT_DIR/../../go" ]; do sleep 0.05; done; echo $HEADWAY_JOB_ID >> "$HEADWAY_OUTPUT_DIR/../../runs"
+            """
+        try await WorkerFixture.with(script: script) { fixture in
+            let jobs = try await withAll(10) { try await fixture.submit("j\($0)") }
+            if let fault { fixture.flaky.fail("finish", [fault, fault]) }
+            try await eventually(within: .seconds(30), "the first runs") { try await fixture.snapshot(jobs[0]).fields["worker"] == "w1" }
+            let before = fixture.flaky.calls("claim").count
+            try touch(fixture.root + "/work/w1/go")
+            for job in jobs {
+                let end = try await fixture.end(of: job)
+                #expect(end.phase == .complete && end.fields["attempt"] == "1")
+            }
+            #expect(readFile(fixture.root + "/work/w1/runs") == jobs.map { $0.text + "\n" }.joined())
+            // Not one per job; the worker that then waits looks again now and then.
+            #expect(fixture.flaky.calls("claim").count <= before + 4)
+            #expect(fixture.flaky.calls("finish").count == (fault == nil ? 10 : 12))
+        }
+    }
+
+    private func withAll(_ count: Int, _ make: (Int) async throws -> JobID) async throws -> [JobID] {
+        var jobs: [JobID] = []
+        for index in 0..<count { jobs.append(try await make(index)) }
+        return jobs
+    }
+
     @Test func ticksAreReportedAtTheConfiguredRate() async throws {
         let script = """
             echo '{"stage":"shape_generation","step":0,"steps":200}' >&3

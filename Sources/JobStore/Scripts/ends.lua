@@ -19,6 +19,19 @@ local function touch(key)
   redis.call('PEXPIRE', key, KEEP_MS)
 end
 
+-- What the end of a running job needs of it, without its params and plan, which may be large.
+local function read_running(key)
+  local h = redis.call('HMGET', key, 'fence', 'last_fence', 'last_outcome', 'cancel', 'queue', 'owner', 'pipeline', 'attempt', 'created_at',
+    'started_at', 'ttl_ms', 'seq', 'percent', 'phase_percent', 'stage', 'stage_percent', 'step', 'steps', 'item', 'items', 'message',
+    'traceparent', 'children', 'body')
+  return {
+    fence = h[1] or nil, last_fence = h[2], last_outcome = h[3], cancel = h[4] or nil, queue = h[5], owner = h[6], pipeline = h[7],
+    attempt = h[8], created_at = h[9], started_at = h[10] or nil, ttl_ms = h[11], seq = h[12], percent = h[13], phase_percent = h[14],
+    stage = h[15] or nil, stage_percent = h[16] or nil, step = h[17] or nil, steps = h[18] or nil, item = h[19] or nil,
+    items = h[20] or nil, message = h[21] or nil, traceparent = h[22] or nil, children = h[23] or nil, body = h[24],
+  }
+end
+
 -- Takes a job out of wherever it stands. `s` has at least queue, owner and fence.
 local function forget_places(base, job, s)
   local q = queue_base(base, s.queue)
@@ -31,42 +44,35 @@ local function forget_places(base, job, s)
   end
 end
 
--- Latches a terminal phase. `s` is the whole hash. extra: ready JSON members. outcome: what a repeated call answers.
--- stages: JSON object of milliseconds or ''. result: JSON object or nil.
+-- Latches a terminal phase. `s` is the whole hash, or at least what read_running reads. extra: ready JSON members. outcome: what a
+-- repeated call answers. stages: JSON object of milliseconds or ''. result: JSON object or nil.
 local function latch(key, base, job, verb, s, phase, at, extra, outcome, stages, result)
-  local unset = {}
-  local function drop(name)
-    if s[name] then unset[#unset + 1], s[name] = name, nil end
-  end
-  local fence = s.fence or ''
-  if s.fence then unset[1] = 'fence' end
-  drop('percent_per_s')
-  drop('eta_ms')
-  drop('eta_low_ms')
-  drop('eta_high_ms')
-  drop('stalled')
-  drop('estimating')
+  local fence, now = s.fence or '', int(at)
+  s.percent_per_s, s.eta_ms, s.eta_low_ms, s.eta_high_ms, s.stalled, s.estimating = nil, nil, nil, nil, nil, nil
   s.phase = phase
-  local set = {}
+  local set = { 'phase', phase, 'finished_at', now, 'last_fence', fence, 'last_outcome', outcome }
   if phase == 'COMPLETE' then
-    s.percent, s.phase_percent = '100.0', '100.0'
+    s.percent, s.phase_percent, s.message = '100.0', '100.0', nil
+    set[9], set[10], set[11], set[12] = 'percent', '100.0', 'phase_percent', '100.0'
     if s.stage then
       s.stage_percent = '100.0'
-      set = { 'stage_percent', '100.0' }
+      set[13], set[14] = 'stage_percent', '100.0'
     end
     -- The last report came before the end: a finished job does not stand at step 38 of 40.
-    if s.steps then s.step, set[#set + 1], set[#set + 2] = s.steps, 'step', s.steps else drop('step') end
-    if s.items then s.item, set[#set + 1], set[#set + 2] = s.items, 'item', s.items else drop('item') end
-    drop('message')
-    -- The error of an earlier attempt is no news of a job that ended well; it stays among the milestones.
-    drop('error')
+    s.step, s.item = s.steps, s.items
+    if s.step then set[#set + 1], set[#set + 2] = 'step', s.step end
+    if s.item then set[#set + 1], set[#set + 2] = 'item', s.item end
   end
-  local duration = at - tonumber(s.started_at or s.created_at)
   if stages ~= '' then extra = extra .. ',"stages":' .. stages end
-  extra = extra .. ',"duration_ms":' .. int(duration)
-  if #unset > 0 then redis.call('HDEL', key, unpack(unset)) end
-  for _, text in ipairs({ 'phase', phase, 'percent', s.percent, 'phase_percent', s.phase_percent, 'finished_at', int(at),
-    'last_fence', fence, 'last_outcome', outcome }) do set[#set + 1] = text end
+  extra = extra .. ',"duration_ms":' .. int(at - tonumber(s.started_at or s.created_at))
+  -- What is of no use any more, and what is no news of a job that ended well: the error of an earlier attempt stays among its milestones.
+  if phase == 'COMPLETE' then
+    redis.call('HDEL', key, 'fence', 'write_no', 'score', 'passed', 'percent_per_s', 'eta_ms', 'eta_low_ms', 'eta_high_ms', 'stalled',
+      'estimating', 'step', 'item', 'message', 'error')
+  else
+    redis.call('HDEL', key, 'fence', 'write_no', 'score', 'passed', 'percent_per_s', 'eta_ms', 'eta_low_ms', 'eta_high_ms', 'stalled',
+      'estimating')
+  end
   if result then set[#set + 1], set[#set + 2] = 'result', result end
   local kind = string.lower(phase)
   local seq, body = emit(key, base, job, verb, kind, s, at, extra, set)
@@ -74,19 +80,25 @@ local function latch(key, base, job, verb, s, phase, at, extra, outcome, stages,
   local q = queue_base(base, s.queue)
   if phase == 'FAILED' then
     ttl = math.max(tonumber(ttl), DEAD_TTL_MS)
-    redis.call('ZADD', q .. 'dead', at, job)
+    redis.call('ZADD', q .. 'dead', now, job)
     redis.call('PEXPIRE', q .. 'dead', DEAD_TTL_MS)
   end
   redis.call('XADD', base .. 'ended', 'MAXLEN', '~', ENDED_MAX, '*', 'job', job, 'queue', s.queue, 'pipeline', s.pipeline,
     'owner', s.owner, 'phase', phase, 'created_at', s.created_at, 'body', body)
-  for _, part in ipairs({ 'job:', 'milestones:', 'log:', 'preview:' }) do redis.call('PEXPIRE', base .. part .. job, ttl) end
+  redis.call('PEXPIRE', key, ttl)
+  redis.call('PEXPIRE', base .. 'milestones:' .. job, ttl)
+  local log, preview = base .. 'log:' .. job, base .. 'preview:' .. job
+  if redis.call('EXISTS', log, preview) > 0 then
+    redis.call('PEXPIRE', log, ttl)
+    redis.call('PEXPIRE', preview, ttl)
+  end
   if s.children then redis.call('PEXPIRE', base .. 'group:' .. job, ttl) end
-  redis.call('HINCRBY', q .. 'meta', kind, 1)
+  redis.call('HINCRBY', q .. 'meta', kind, '1')
   return seq
 end
 
 -- Ends a group whose children have all ended.
-local function end_group(base, verb, group, s, g, at)
+local function end_group(base, verb, group, s, g, at) -- rarely
   local key = base .. 'job:' .. group
   local failed, cancelled = tonumber(g.failed or '0'), tonumber(g.cancelled or '0')
   redis.call('DEL', base .. 'group:' .. group .. ':eta')
@@ -101,9 +113,8 @@ local function end_group(base, verb, group, s, g, at)
 end
 
 -- A child changed its state: waiting, running, complete, failed, cancelled; nil for a child that is new.
-local function group_changed(base, verb, job, from, to, before, after, at)
+local function group_changed(base, verb, job, from, to, before, after, at) -- rarely
   local group = group_of(job)
-  if not group then return end
   local key = base .. 'group:' .. group
   if redis.call('EXISTS', key) == 0 then return end
   if from then redis.call('HINCRBY', key, from, -1) end
@@ -118,14 +129,16 @@ end
 -- Ends a job: out of its place, latched, its tenant's next one let in, its group told.
 local function end_job(key, base, job, verb, s, phase, at, extra, outcome, stages, result)
   forget_places(base, job, s)
-  local before = tenths_of(s.percent)
+  local before = s.percent
   local seq = latch(key, base, job, verb, s, phase, at, extra, outcome, stages, result)
   if s.queue ~= HELD then
     local tenant = tenant_of(s.owner)
-    count(queue_base(base, s.queue), tenant, s.fence and 0 or -1, s.fence and -1 or 0)
+    count(queue_base(base, s.queue), tenant, not s.fence and '-1' or nil, s.fence and '-1' or nil)
     if s.fence then free_place(base, s.queue, tenant) end
   end
-  group_changed(base, verb, job, s.fence and 'running' or 'waiting', string.lower(phase), before, 1000, at)
+  if group_of(job) then
+    group_changed(base, verb, job, s.fence and 'running' or 'waiting', string.lower(phase), tenths_of(before), 1000, at)
+  end
   return seq
 end
 
@@ -138,7 +151,7 @@ end
 local function requeue(key, base, job, verb, s, at, delay, bump, extra, outcome)
   local q, tenant, before = queue_base(base, s.queue), tenant_of(s.owner), tenths_of(s.percent)
   redis.call('ZREM', q .. 'leases', job)
-  count(q, tenant, 1, -1)
+  count(q, tenant, '1', '-1')
   -- A job that has started once is not ended by expires_at: that is a bound on waiting for the first start.
   redis.call('ZADD', q .. 'deadlines', at + AUDIT_WAITING_MS, job)
   redis.call('HDEL', key, 'fence', 'worker', 'write_no', unpack(PROGRESS_FIELDS))
@@ -157,7 +170,7 @@ local function requeue(key, base, job, verb, s, at, delay, bump, extra, outcome)
   else
     enter(base, s.queue, job, s.score, tenant)
   end
-  group_changed(base, verb, job, 'running', 'waiting', before, 0, at)
+  if group_of(job) then group_changed(base, verb, job, 'running', 'waiting', before, 0, at) end
 end
 
 -- The lease of a running job is gone: a cancel that was asked for takes effect, else the next attempt, else FAILED.
@@ -179,11 +192,11 @@ local function lose_worker(key, base, job, verb, s, at)
   return 'ended'
 end
 
--- Takes expired leases from their owners, at most 100. Returns requeued, ended.
-local function reclaim_expired(base, queue, verb, at)
+-- Takes leases that were found to have expired from their owners. Returns requeued, ended.
+local function reclaim(base, queue, verb, at, expired) -- rarely
   local q = queue_base(base, queue)
   local requeued, ended = 0, 0
-  for _, job in ipairs(redis.call('ZRANGEBYSCORE', q .. 'leases', '-inf', at, 'LIMIT', 0, 100)) do
+  for _, job in ipairs(expired) do
     local key = base .. 'job:' .. job
     local s = read_hash(key)
     if not s.phase or TERMINAL[s.phase] or not s.fence then
@@ -197,4 +210,11 @@ local function reclaim_expired(base, queue, verb, at)
     end
   end
   return requeued, ended
+end
+
+-- Those that have expired, at most 100. now: the time as text.
+local function reclaim_expired(base, queue, verb, at, now)
+  local expired = redis.call('ZRANGEBYSCORE', queue_base(base, queue) .. 'leases', '-inf', now, 'LIMIT', '0', '100')
+  if expired[1] then return reclaim(base, queue, verb, at, expired) end
+  return 0, 0
 end

@@ -11,26 +11,23 @@ local KEEP_MS = '604800000'
 -- Milestones kept per job; the oldest go first.
 local MILESTONES_MAX = 256
 
--- The optional members of an event, in wire order; `n` numbers are copied, `s` strings are quoted, `b` is a flag.
--- (Side by side and not nested: every call of every script makes these tables anew.)
-local OPTIONAL = {
-  'percent_per_s', 'stage', 'stage_percent', 'step', 'steps', 'item', 'items', 'message', 'eta_ms', 'eta_low_ms', 'eta_high_ms',
-  'stalled', 'estimating',
-}
-local OPTIONAL_KIND = { 'n', 's', 'n', 'n', 'n', 'n', 'n', 's', 'n', 'n', 'n', 'b', 'b' }
-
 local function refuse(text)
   return redis.error_reply('HEADWAY ' .. text)
 end
 
 -- 'headway:{0}:job:J' -> 'headway:{0}:', 'J'
 local function split_job_key(key)
-  return string.match(key, '^(.-{[^}]*}:)job:(.+)$')
+  local _, tag = string.find(key, '}:', 1, true)
+  return string.sub(key, 1, tag), string.sub(key, tag + 5)
 end
 
+-- The time in milliseconds, as a number and as text.
 local function now_ms()
   local t = redis.call('TIME')
-  return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+  local micro = t[2]
+  if #micro < 6 then micro = string.format('%06d', micro) end
+  local text = t[1] .. string.sub(micro, 1, 3)
+  return tonumber(text), text
 end
 
 -- Exact for integers up to 2^53, and they are all we count with.
@@ -38,8 +35,9 @@ local function int(number)
   return string.format('%d', number)
 end
 
--- cjson escapes every '/', which is legal and ugly; each '/' is preceded by its own backslash, so this is exact.
+-- A JSON string. cjson escapes every '/', which is legal and ugly; each '/' is preceded by its own backslash, so this is exact.
 local function quoted(text)
+  if not string.find(text, '[%c"\\]') then return '"' .. text .. '"' end
   return (string.gsub(cjson.encode(text), '\\/', '/'))
 end
 
@@ -53,47 +51,31 @@ local function read_hash(key)
   return out
 end
 
--- The event's JSON. `s` holds the job's fields as stored; `extra` is ready JSON text (',"result":{…}') or nil.
+-- The event's JSON. `s` holds the job's fields as stored; `extra` is ready JSON text (',"result":{…}') or nil; seq and at are texts.
+-- (One expression: it makes no table and no text in between.)
 local function event_json(job, seq, kind, s, at, extra)
-  local out = {
-    '{"job":"', job, '","seq":', int(seq), ',"type":"', kind, '","phase":"', s.phase, '","phase_percent":', s.phase_percent,
-    ',"percent":', s.percent,
-  }
-  local n = #out
-  for i = 1, 13 do
-    local name = OPTIONAL[i]
-    local value = s[name]
-    if value and value ~= '' then
-      local form = OPTIONAL_KIND[i]
-      if form == 's' then value = quoted(value) elseif form == 'b' then value = 'true' end
-      out[n + 1], out[n + 2], out[n + 3], out[n + 4] = ',"', name, '":', value
-      n = n + 4
-    end
-  end
-  if s.cancel then
-    out[n + 1], out[n + 2] = ',"cancel":', s.cancel
-    n = n + 2
-  end
-  if s.children then
-    out[n + 1], out[n + 2] = ',"children":', s.children
-    n = n + 2
-  end
-  if s.traceparent and kind ~= 'progress' then
-    out[n + 1], out[n + 2] = ',"traceparent":', quoted(s.traceparent)
-    n = n + 2
-  end
-  if extra then
-    out[n + 1] = extra
-    n = n + 1
-  end
-  out[n + 1], out[n + 2], out[n + 3], out[n + 4], out[n + 5] = ',"attempt":', s.attempt, ',"at":', int(at), '}'
-  return table.concat(out)
+  return '{"job":"' .. job .. '","seq":' .. seq .. ',"type":"' .. kind .. '","phase":"' .. s.phase .. '","phase_percent":' .. s.phase_percent
+    .. ',"percent":' .. s.percent
+    .. (s.percent_per_s and ',"percent_per_s":' .. s.percent_per_s or '')
+    .. (s.stage and s.stage ~= '' and ',"stage":' .. quoted(s.stage) or '')
+    .. (s.stage_percent and ',"stage_percent":' .. s.stage_percent or '')
+    .. (s.step and ',"step":' .. s.step or '') .. (s.steps and ',"steps":' .. s.steps or '')
+    .. (s.item and ',"item":' .. s.item or '') .. (s.items and ',"items":' .. s.items or '')
+    .. (s.message and s.message ~= '' and ',"message":' .. quoted(s.message) or '')
+    .. (s.eta_ms and ',"eta_ms":' .. s.eta_ms or '')
+    .. (s.eta_low_ms and ',"eta_low_ms":' .. s.eta_low_ms or '') .. (s.eta_high_ms and ',"eta_high_ms":' .. s.eta_high_ms or '')
+    .. (s.stalled and ',"stalled":true' or '') .. (s.estimating and ',"estimating":true' or '')
+    .. (s.cancel and ',"cancel":' .. s.cancel or '')
+    .. (s.children and ',"children":' .. s.children or '')
+    .. (s.traceparent and kind ~= 'progress' and ',"traceparent":' .. quoted(s.traceparent) or '')
+    .. (extra or '') .. ',"attempt":' .. s.attempt .. ',"at":' .. at .. '}'
 end
 
-local function publish(verb, base, job, seq, letter, phase, has_cancel, body)
+-- rank: the phase's digit; letter: see docs/redis.md.
+local function publish(verb, base, job, seq, letter, rank, has_cancel, body)
   if verb == '' then return end
   redis.call(verb, base .. 'live:' .. job,
-    '1' .. string.format('%016x', seq) .. letter .. RANK[phase] .. (has_cancel and '1' or '0') .. ' ' .. body)
+    '1' .. string.format('%016x', seq) .. letter .. rank .. (has_cancel and '1 ' or '0 ') .. body)
 end
 
 -- Assigns seq, writes the body and the fields of `set` (name, value, …; may be nil), appends the milestone, publishes. The caller has
@@ -102,27 +84,33 @@ end
 local function emit(key, base, job, verb, kind, s, at, extra, set)
   local seq = (s.seq or redis.call('HGET', key, 'seq') or 0) + 1
   s.seq = seq
-  local body = event_json(job, seq, kind, s, at, extra)
-  local letter = TERMINAL[s.phase] and 't' or (kind == 'progress' and 's' or 'm')
+  local seq_text, now = int(seq), int(at)
+  local body = event_json(job, seq_text, kind, s, now, extra)
+  local rank = RANK[s.phase]
+  local letter = rank > 3 and 't' or (kind == 'progress' and 's' or 'm')
   local list = base .. 'milestones:' .. job
   -- The QUEUED event of a job that never left the line stands only in its hash; it becomes the first milestone here.
-  if (letter ~= 's' or s.phase == 'QUEUED') and redis.call('EXISTS', list) == 0 then
+  if letter ~= 's' then
+    local count = redis.call('RPUSHX', list, body)
+    if count == 0 then
+      local first = s.body or redis.call('HGET', key, 'body')
+      if first then redis.call('RPUSH', list, first, body) else redis.call('RPUSH', list, body) end
+    elseif count > MILESTONES_MAX then
+      redis.call('LTRIM', list, count - MILESTONES_MAX, -1)
+    end
+    if letter == 'm' then redis.call('PEXPIRE', list, KEEP_MS) end
+  elseif rank == 0 and redis.call('EXISTS', list) == 0 then
     local first = s.body or redis.call('HGET', key, 'body')
     if first then
       redis.call('RPUSH', list, first)
       redis.call('PEXPIRE', list, KEEP_MS)
     end
   end
-  if letter ~= 's' then
-    local count = redis.call('RPUSH', list, body)
-    if count > MILESTONES_MAX then redis.call('LTRIM', list, count - MILESTONES_MAX, -1) end
-    if letter == 'm' then redis.call('PEXPIRE', list, KEEP_MS) end
-  end
   if set then
-    redis.call('HSET', key, 'seq', int(seq), 'body', body, 'updated_at', int(at), unpack(set))
+    redis.call('HSET', key, 'seq', seq_text, 'body', body, 'updated_at', now, unpack(set))
   else
-    redis.call('HSET', key, 'seq', int(seq), 'body', body, 'updated_at', int(at))
+    redis.call('HSET', key, 'seq', seq_text, 'body', body, 'updated_at', now)
   end
-  publish(verb, base, job, seq, letter, s.phase, s.cancel, body)
+  publish(verb, base, job, seq, letter, rank, s.cancel, body)
   return seq, body
 end

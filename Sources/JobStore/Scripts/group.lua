@@ -6,20 +6,21 @@
 local GROUP_INTERVAL_MS = 250
 
 local function group_of(job)
-  return string.match(job, '^(.-)~')
+  local mark = string.find(job, '~', 1, true)
+  return mark and string.sub(job, 1, mark - 1)
 end
 
 local function tenths_of(percent)
   return math.floor(tonumber(percent) * 10 + 0.5)
 end
 
-local function children_json(g)
+local function children_json(g) -- rarely
   return string.format('{"expected":%s,"waiting":%s,"running":%s,"complete":%s,"failed":%s,"cancelled":%s}', g.expected, g.waiting or '0',
     g.running or '0', g.complete or '0', g.failed or '0', g.cancelled or '0')
 end
 
 -- Writes the group's bar from its counts. `g` is the group's hash. Returns the group's job as stored, and how many have ended.
-local function write_group(base, verb, group, g, at)
+local function write_group(base, verb, group, g, at) -- rarely
   local key = base .. 'job:' .. group
   local s = read_hash(key)
   if not s.phase or TERMINAL[s.phase] then return nil end
@@ -58,10 +59,9 @@ local function write_group(base, verb, group, g, at)
   return s, ended
 end
 
--- A child's bar moved: `before` and `after` in tenths.
-local function group_moved(base, verb, job, before, after, eta_ms, at)
+-- The bar of a child moved: `before` and `after` in tenths.
+local function group_moved(base, verb, job, before, after, eta_ms, at) -- rarely
   local group = group_of(job)
-  if not group then return end
   local key = base .. 'group:' .. group
   if redis.call('EXISTS', key) == 0 then return end
   if after ~= before then redis.call('HINCRBY', key, 'tenths', after - before) end

@@ -1,10 +1,11 @@
 -- Takes in what a finished job taught about the durations of its pipeline's stages. The same arithmetic, in the same order, as
 -- LearnedStatistics.learn of ProgressCore: sums decay and grow, speeds and quantiles move.
--- KEYS[1] headway:{stats:P}:m    KEYS[2] headway:{stats:P}:seen
+-- KEYS[1] headway:{stats:P}:m    KEYS[2] headway:{stats:P}:seen    KEYS[3] headway:{p}:job:J and KEYS[4] headway:{p}:trace:J, where a
+-- trace comes along (standalone and Sentinel only)
 -- ARGV[1] what tells this job's end from all others   ARGV[2] keep ms   ARGV[3] constants, see LearnedStatistics.constants
 -- ARGV[4] version   ARGV[5] most fields   ARGV[6] worker   ARGV[7] its measured error or ''   ARGV[8] route with a leading '=' or ''
 -- ARGV[9] a deviation for each eighth of the job, '-' for none
--- ARGV[10…] triples: field, decay, numbers to add; or '@bin width' for one more in a histogram
+-- ARGV[10] trace of the job or ''   ARGV[11…] triples: field, decay, numbers to add; or '@bin width' for one more in a histogram
 -- Returns {'ok', jobs}; {'seen'} when this end was learned before; {'other', version} when the key has another layout
 local SEEN_MAX = 1000
 local SEEN_MS = 24 * 3600 * 1000
@@ -21,6 +22,11 @@ local function text(list)
   return table.concat(words, ' ')
 end
 local function clip(value, low, high) return math.min(math.max(value, low), high) end
+
+if KEYS[4] then
+  local left = redis.call('PTTL', KEYS[3])
+  if left > 0 then redis.call('SET', KEYS[4], ARGV[10], 'PX', left) end
+end
 
 local version = redis.call('HGET', key, 'v')
 if version and version ~= ARGV[4] then return { 'other', version } end
@@ -50,7 +56,7 @@ local function store(name, list)
   redis.call('HSET', key, name, text(list) .. ' ' .. jobs)
 end
 
-for i = 10, #ARGV, 3 do
+for i = 11, #ARGV, 3 do
   local name, decay, terms = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
   local bin, width = string.match(terms, '^@(%d+) (%d+)$')
   local list

@@ -16,14 +16,16 @@ end
 
 -- 'tenant/user' -> 'tenant'
 local function tenant_of(owner)
-  return string.match(owner, '^([^/]*)')
+  local slash = string.find(owner, '/', 1, true)
+  return slash and string.sub(owner, 1, slash - 1) or owner
 end
 
 -- Wakes one worker blocked on the queue; with a label, one of those that wait for jobs of that label.
 local function push_wake(base, queue, label)
-  local head = KEYS[2] and string.match(KEYS[2], '^(.-{wake}:)')
-  if not head then return end
-  local list, tag = head .. queue .. (label and ':' .. label or ''), string.match(base, '{([^}]*)}')
+  if not KEYS[2] then return end
+  local _, head = string.find(KEYS[2], '{wake}:', 1, true)
+  local list = string.sub(KEYS[2], 1, head) .. queue .. (label and ':' .. label or '')
+  local tag = string.sub(base, string.find(base, '{', 1, true) + 1, -3)
   if not redis.call('LPOS', list, tag) then
     redis.call('RPUSH', list, tag)
     -- Nobody may be left to take the token of a label.
@@ -31,15 +33,15 @@ local function push_wake(base, queue, label)
   end
 end
 
--- Changes a tenant's counts in a queue, never below 0: a count that was lost must not become a debt.
+-- Changes a tenant's counts in a queue by '1' or '-1', or not (nil), never below 0: a count that was lost must not become a debt.
 local function count(q, tenant, queued, running)
   local key = q .. 'tenant:' .. tenant
-  if queued ~= 0 and redis.call('HINCRBY', key, 'queued', queued) < 0 then redis.call('HSET', key, 'queued', '0') end
-  if running ~= 0 and redis.call('HINCRBY', key, 'running', running) < 0 then redis.call('HSET', key, 'running', '0') end
+  if queued and redis.call('HINCRBY', key, 'queued', queued) < 0 then redis.call('HSET', key, 'queued', '0') end
+  if running and redis.call('HINCRBY', key, 'running', running) < 0 then redis.call('HSET', key, 'running', '0') end
 end
 
 -- Puts a tenant on the list of those that reap looks after.
-local function know(q, tenant)
+local function know(q, tenant) -- rarely
   redis.call('SADD', q .. 'tenants', tenant)
   redis.call('PEXPIRE', q .. 'tenants', TENANT_TTL_MS)
 end
@@ -47,12 +49,12 @@ end
 -- The score of one more job of a tenant, and the tenant's tag after it, from the tenant's tag so far, the band's clock and the
 -- tenant's weight (texts or nil).
 local function tagged(band, own, clock, weight)
-  local tag = math.min(math.max(tonumber(own or '0'), tonumber(clock or '0')), BAND - 1)
-  return int(band * BAND + tag), int(tag + math.max(1, math.floor(COST / tonumber(weight or '1') + 0.5)))
+  local tag = math.min(math.max(tonumber(own or 0), tonumber(clock or 0)), BAND - 1)
+  return int(band * BAND + tag), int(tag + (weight and math.max(1, math.floor(COST / tonumber(weight) + 0.5)) or COST))
 end
 
 -- The same, read and written.
-local function next_score(q, tenant, band, weight)
+local function next_score(q, tenant, band, weight) -- rarely
   local key, field = q .. 'tenant:' .. tenant, 't' .. int(band)
   local own = redis.call('HGET', key, field)
   if not own then know(q, tenant) end
@@ -63,16 +65,16 @@ local function next_score(q, tenant, band, weight)
 end
 
 -- How many jobs of the tenant may run at once in the queue, or nil.
-local function running_limit(q, tenant)
+local function running_limit(q, tenant) -- rarely
   local set = redis.call('HMGET', q .. 'meta', 'max_running:' .. tenant, 'tenant_max_running')
   return tonumber(set[1] or set[2] or '')
 end
 
-local function running_count(q, tenant)
+local function running_count(q, tenant) -- rarely
   return tonumber(redis.call('HGET', q .. 'tenant:' .. tenant, 'running') or '0')
 end
 
-local function park(q, tenant, job, score)
+local function park(q, tenant, job, score) -- rarely
   if redis.call('ZADD', q .. 'parked:' .. tenant, score, job) == 1 then redis.call('HINCRBY', q .. 'meta', 'parked', 1) end
   redis.call('PEXPIRE', q .. 'parked:' .. tenant, KEEP_MS)
 end
@@ -92,7 +94,7 @@ end
 
 -- Lets up to `how_many` of a tenant's parked jobs into the line, not before the clock: waiting outside earns no advantage over
 -- others that waited inside.
-local function unpark(base, queue, tenant, how_many)
+local function unpark(base, queue, tenant, how_many) -- rarely
   local q = queue_base(base, queue)
   local moved = 0
   while moved < how_many do
@@ -121,11 +123,10 @@ local function free_place(base, queue, tenant)
   if set[2] and redis.call('ZCARD', q .. 'ready') > 0 then push_wake(base, queue) end
 end
 
--- Moves delayed jobs that are due into the line, at most 100. A job that has not started gets its tag now: one from its submit
+-- Moves delayed jobs into the line, which were found to be due. A job that has not started gets its tag now: one from its submit
 -- would put it before everyone who came meanwhile. A retry keeps its own: head of its band.
-local function promote_due(base, queue, at)
+local function promote(base, queue, due) -- rarely
   local q = queue_base(base, queue)
-  local due = redis.call('ZRANGEBYSCORE', q .. 'delayed', '-inf', at, 'LIMIT', 0, 100)
   for _, job in ipairs(due) do
     redis.call('ZREM', q .. 'delayed', job)
     local key = base .. 'job:' .. job
@@ -139,4 +140,10 @@ local function promote_due(base, queue, at)
       enter(base, queue, job, score, tenant)
     end
   end
+end
+
+-- Those that are due, at most 100. now: the time as text.
+local function promote_due(base, queue, now)
+  local due = redis.call('ZRANGEBYSCORE', queue_base(base, queue) .. 'delayed', '-inf', now, 'LIMIT', '0', '100')
+  if due[1] then promote(base, queue, due) end
 end

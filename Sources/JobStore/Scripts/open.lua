@@ -30,7 +30,7 @@ local lease = tonumber(ARGV[4])
 s.v, s.id, s.queue, s.priority, s.phase, s.percent, s.phase_percent = '1', job, HELD, '5', 'QUEUED', '0.0', '0.0'
 s.attempt, s.max_attempts, s.write_no, s.seq, s.fence, s.nonce = '1', '1', '0', '1', ARGV[2], ARGV[3]
 s.created_at, s.updated_at, s.claimed_at, s.started_at = int(at), int(at), int(at), int(at)
-s.body = event_json(job, 1, 'phase', s, at, nil)
+s.body = event_json(job, '1', 'phase', s, s.created_at, nil)
 local flat = {}
 for name, value in pairs(s) do
   flat[#flat + 1] = name
@@ -44,5 +44,5 @@ local deadline = at + AUDIT_RUNNING_MS
 if s.max_runtime_ms then deadline = math.min(deadline, at + tonumber(s.max_runtime_ms) + lease) end
 redis.call('ZADD', q .. 'deadlines', deadline, job)
 redis.call('HINCRBY', q .. 'meta', 'submitted', 1)
-publish(ARGV[1], base, job, 1, 'm', 'QUEUED', false, s.body)
+publish(ARGV[1], base, job, 1, 'm', RANK.QUEUED, false, s.body)
 return { 'new', ARGV[2], '1' }

@@ -77,6 +77,6 @@ local function write_progress(key, base, job, verb, old, s, percent, phase_perce
   if not (old.cancel and old.queue == HELD) then
     redis.call('ZADD', base .. 'queue:' .. old.queue .. ':leases', at + tonumber(lease), job)
   end
-  group_moved(base, verb, job, before, percent, s.eta_ms, at)
+  if group_of(job) then group_moved(base, verb, job, before, percent, s.eta_ms, at) end
   return { 'ok', int(seq), clamped, old.cancel or '' }
 end

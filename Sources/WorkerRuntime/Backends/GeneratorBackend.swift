@@ -14,10 +14,19 @@ public protocol GeneratorBackend: Sendable {
 
     /// Whether a job could be started now, for a worker that begins or had trouble; cheap, and without effect.
     func check() throws(BackendError)
+
+    /// Whether its jobs read and write files: without, no directories are made for them, and inputs are an error of the job.
+    var usesFiles: Bool { get }
+
+    /// Whether a call may hold its thread for more than some microseconds; one that never does runs beside the worker's connection,
+    /// which saves changes of thread, and would hold up its heartbeats if it did.
+    var mayBlock: Bool { get }
 }
 
 extension GeneratorBackend {
     public func check() throws(BackendError) {}
+    public var usesFiles: Bool { true }
+    public var mayBlock: Bool { true }
 }
 
 /// One job as a backend sees it.

@@ -7,8 +7,7 @@ struct JobDirectory {
     var output: String { path + "/out" }
 
     /// Makes the directory, empty: what an earlier worker of this name left is removed.
-    init(path: String) throws(BackendError) {
-        self.path = path
+    func make() throws(BackendError) {
         Directories.remove(path)
         for directory in [path, input, output] {
             guard mkdir(directory, 0o700) == 0 else { throw .system("no directory for the job", errno: errno) }

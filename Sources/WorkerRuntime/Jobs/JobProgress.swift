@@ -125,8 +125,7 @@ final class JobProgress: Sendable {
     func finish() -> JobLesson {
         state.withLock { state in
             let record = state.tracker.finish(atMs: nowMs())
-            let trace = TraceJSON.text(state.tracker.trace, plan: state.tracker.announced, hints: state.tracker.hints)
-            return JobLesson(record: record, traceJSON: trace)
+            return JobLesson(record: record, trace: state.tracker.trace, plan: state.tracker.announced, hints: state.tracker.hints)
         }
     }
 

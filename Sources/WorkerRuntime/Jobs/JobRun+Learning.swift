@@ -11,8 +11,20 @@ extension JobRun {
     }
 
     func learned() async -> LearnedStatistics {
+        if let known = learnedCache.statistics(of: claim.pipeline, nowMs: environment.nowMs()) {
+            // A task of its own, because the job starts now, with what is known.
+            if known.isOld { Task { await read() } }
+            return known.statistics
+        }
+        return await read()
+    }
+
+    @discardableResult
+    private func read() async -> LearnedStatistics {
         do throws(StoreError) {
-            return try await store.statistics(pipeline: claim.pipeline)
+            let statistics = try await store.statistics(pipeline: claim.pipeline)
+            learnedCache.note(statistics, of: claim.pipeline, nowMs: environment.nowMs())
+            return statistics
         } catch {
             metrics.storeErrors.increment()
             logger.debug(
@@ -23,11 +35,17 @@ extension JobRun {
         }
     }
 
+    /// What said nothing has nothing to teach, and no trace; of short jobs not every one is heard.
+    func shouldTeach(_ lesson: JobLesson, durationMs: Int) -> Bool {
+        (!lesson.record.isEmpty || lesson.hasStages)
+            && learnedCache.takesLesson(of: claim.pipeline, durationMs: durationMs, nowMs: environment.nowMs())
+    }
+
     /// Once, after Redis has taken the end; what is lost here is missed by nobody.
     func teach(_ lesson: JobLesson) async {
         do throws(StoreError) {
-            _ = try await store.learn(lesson.record, pipeline: claim.pipeline, lease: lease)
-            try await store.setTrace(lease.job, json: lesson.traceJSON)
+            _ = try await store.learn(lesson.record, pipeline: claim.pipeline, lease: lease, traceJSON: lesson.traceJSON())
+            learnedCache.forget(claim.pipeline)
         } catch {
             metrics.storeErrors.increment()
             logger.debug("durations not learned", metadata: ["job.id": "\(lease.job)", "error.code": "\(error.code.rawValue)"])
@@ -38,6 +56,12 @@ extension JobRun {
 /// What remains of a job that ended well.
 struct JobLesson: Sendable {
     let record: LearningRecord
+    let trace: TraceRecorder
+    let plan: [StageOutline]
+    let hints: JobHints
+
+    var hasStages: Bool { !trace.stages.isEmpty }
+
     /// When its stages began, ended and ticked: a JSON object.
-    let traceJSON: String
+    func traceJSON() -> String { TraceJSON.text(trace, plan: plan, hints: hints) }
 }

@@ -2,6 +2,7 @@ import JobStore
 import Logging
 import NIOCore
 import ProgressCore
+import RedisLink
 import Telemetry
 
 /// One claimed job, from the claim to the last thing written about it.
@@ -21,8 +22,12 @@ struct JobRun: Sendable {
     let heartbeatBell: Doorbell
     /// For timers.
     let eventLoop: any EventLoop
+    let loopExecutor: LoopExecutor
     /// No job of this pipeline ran here before.
     let isFirstOfItsPipeline: Bool
+    let learnedCache: LearnedCache
+    /// What to ask for together with a good end; nil: nothing.
+    let nextRequest: @Sendable () -> ClaimRequest?
     /// True once the worker shuts down: ends are then repeated for a short time only.
     let isShuttingDown: @Sendable () -> Bool
 
@@ -37,8 +42,16 @@ struct JobRun: Sendable {
         )
     }
 
-    /// Runs the job and writes its end. Returns how it ended, and what that says about this worker.
-    func run() async -> (end: JobEnd, sign: HealthSign) {
+    struct Result {
+        var end: JobEnd
+        /// What that says about this worker.
+        var sign: HealthSign
+        /// The job that came along with the end.
+        var next: Claim?
+    }
+
+    /// Runs the job and writes its end.
+    func run() async -> Result {
         let startMs = environment.nowMs()
         let policy = ReportPolicy(maxPerSecond: configuration.updatesPerSecond)
         let bell = Doorbell(eventLoop)
@@ -51,13 +64,7 @@ struct JobRun: Sendable {
             bell: bell,
             nowMs: environment.nowMs
         )
-        let directory: JobDirectory
-        do throws(BackendError) {
-            directory = try JobDirectory(path: self.directory)
-        } catch {
-            let action = EndAction.decide(.failed(error), stop: stop.reason, limits: limits)
-            return (await write(action, progress: progress), sign(of: .failed(error), startedMs: startMs))
-        }
+        let directory = JobDirectory(path: self.directory)
         var reporter = Reporter(
             store: store,
             lease: lease,
@@ -71,8 +78,10 @@ struct JobRun: Sendable {
             logger: logger
         )
 
-        // A task of its own, because it alone is stopped by an order while heartbeats and reports go on around it.
-        let work = Task { await self.work(in: directory, progress: progress) }
+        // A task of its own, because it alone is stopped by an order while heartbeats and reports go on around it, and because it may
+        // block: then it does not run on the event loop.
+        let executor = backend.mayBlock || backend.usesFiles ? nil : loopExecutor
+        let work = Task(executorPreference: executor) { await self.work(in: directory, progress: progress) }
         stop.whenGiven { work.cancel() }
         let outcome = await withTaskCancellationHandler {
             await supervise(work, in: directory, progress: progress, reporter: &reporter)
@@ -84,11 +93,28 @@ struct JobRun: Sendable {
         let action = EndAction.decide(outcome, stop: stop.reason, limits: limits)
         if action != .nothing { await reporter.flush { isShuttingDown() ? store.settings.lease : WorkerLimits.endRetry } }
         let lesson = progress.finish()
-        let end = await write(action, progress: progress)
-        if end == .complete { await teach(lesson) }
+        let durationMs = environment.nowMs() - startMs
+        // What is delivered lives elsewhere. First, because a job that comes along with the end shall not wait for a large directory.
+        var isComplete = false
+        if case .complete = action { isComplete = true }
+        if isComplete, files != nil { await remove(directory) }
+        let (end, next) = await write(action, progress: progress)
         // Without a gateway the results live here.
-        if files != nil || end != .complete { directory.remove() }
-        return (end, sign)
+        if !isComplete || end != .complete { await remove(directory) }
+        if end == .complete, shouldTeach(lesson, durationMs: durationMs) {
+            if next == nil {
+                await teach(lesson)
+            } else {
+                // A task of its own, because the next job starts now; when it is lost with the process, little is.
+                Task { await teach(lesson) }
+            }
+        }
+        return Result(end: end, sign: sign, next: next)
+    }
+
+    /// Not on the event loop: to remove much takes a while.
+    private func remove(_ directory: JobDirectory) async {
+        if backend.usesFiles { _ = await onOwnThread { directory.remove() } }
     }
 
     private func sign(of outcome: WorkOutcome, startedMs: Int) -> HealthSign {
@@ -112,6 +138,9 @@ struct JobRun: Sendable {
         reporter: inout Reporter
     ) async -> WorkOutcome {
         let initial = reporter
+        let stop = stop
+        let limit = eventLoop.scheduleTask(in: TimeAmount(.milliseconds(limits.runtimeMs))) { stop.give(.timeout) }
+        defer { limit.cancel() }
         // Beside the others and never cancelled: a write that is cut off may have arrived, and would be repeated by whoever goes on.
         async let reporting = report(initial)
         let outcome = await withTaskGroup(of: WorkOutcome?.self) { group in
@@ -119,17 +148,17 @@ struct JobRun: Sendable {
                 await self.keepLease()
                 return nil
             }
-            group.addTask {
-                await self.watchLimit()
-                return nil
+            if limits.quotaBytes != nil {
+                group.addTask {
+                    await self.watchQuota(of: directory)
+                    return nil
+                }
             }
-            group.addTask {
-                await self.watchQuota(of: directory)
-                return nil
-            }
-            group.addTask {
-                await self.watchStall(progress)
-                return nil
+            if limits.stallMs != nil {
+                group.addTask {
+                    await self.watchStall(progress)
+                    return nil
+                }
             }
             group.addTask { await work.value }
             var outcome = WorkOutcome.stopped
@@ -154,8 +183,9 @@ struct JobRun: Sendable {
 
     private func work(in directory: JobDirectory, progress: JobProgress) async -> WorkOutcome {
         do {
+            if backend.usesFiles { try directory.make() }
             let inputs = try JobInput.list(paramsJSON: claim.paramsJSON)
-            if let files {
+            if let files, backend.usesFiles {
                 for input in inputs { try await files.fetch(input, into: directory.input) }
             } else if !inputs.isEmpty {
                 throw BackendError(
@@ -177,6 +207,7 @@ struct JobRun: Sendable {
             progress.noteNews()
             let result = try await backend.run(job: job, events: BackendEvents { progress.receive($0) })
             if let quota = limits.quotaBytes, await isOverQuota(directory, quota: quota) { throw BackendError.quotaExceeded(quota) }
+            guard backend.usesFiles else { return .done(resultJSON: compose([], result, progress)) }
             if DiskSpace.isFull(directory.output) {
                 progress.receive(.log(stream: "headway", text: "the disk is full: results may be cut short"))
             }
@@ -184,15 +215,7 @@ struct JobRun: Sendable {
             if let files {
                 for output in outputs { try await files.deliver(output, lease: lease) }
             }
-            let (json, isCut) = JobResult.compose(
-                files: outputs,
-                url: { files == nil ? nil : GatewayFiles.path(of: $0, job: lease.job) },
-                ownJSON: result.resultJSON
-            )
-            if isCut {
-                progress.receive(.log(stream: "headway", text: "the result is larger than \(StoreLimits.resultBytes) bytes and was cut"))
-            }
-            return .done(resultJSON: json)
+            return .done(resultJSON: compose(outputs, result, progress))
         } catch let error as BackendError {
             let isForeign = error.code == "generator_failed" || error.code == "generator_killed"
             if isForeign, DiskSpace.isMeant(by: error.message) || DiskSpace.isFull(directory.output) {
@@ -209,6 +232,18 @@ struct JobRun: Sendable {
                 )
             )
         }
+    }
+
+    private func compose(_ outputs: [OutputFile], _ result: BackendResult, _ progress: JobProgress) -> String {
+        let (json, isCut) = JobResult.compose(
+            files: outputs,
+            url: { files == nil ? nil : GatewayFiles.path(of: $0, job: lease.job) },
+            ownJSON: result.resultJSON
+        )
+        if isCut {
+            progress.receive(.log(stream: "headway", text: "the result is larger than \(StoreLimits.resultBytes) bytes and was cut"))
+        }
+        return json
     }
 
     // MARK: Around the work
@@ -241,71 +276,6 @@ struct JobRun: Sendable {
                     )
                 }
                 isAway = true
-            }
-        }
-    }
-
-    private func watchLimit() async {
-        do {
-            try await Task.sleep(for: .milliseconds(limits.runtimeMs))
-            stop.give(.timeout)
-        } catch {
-            // The job ended before.
-        }
-    }
-
-    // MARK: The end
-
-    private func write(_ action: EndAction, progress: JobProgress) async -> JobEnd {
-        let stages = progress.stageDurations()
-        switch action {
-        case .nothing: return .lost
-        case .complete(let result):
-            do throws(StoreError) {
-                let status = try await repeated { store throws(StoreError) in
-                    try await store.finish(lease, as: .complete, resultJSON: result, stagesMs: stages)
-                }
-                return status == .done ? .complete : .lost
-            } catch {
-                guard error.code == .invalid else { return .lost }
-                return await write(.fail(.outputRejected(error.message, isRecoverable: false)), progress: progress)
-            }
-        case .acknowledgeCancel:
-            return await ended(.cancelled) { store throws(StoreError) in
-                try await store.finish(lease, as: .cancelled, resultJSON: nil, stagesMs: stages) == .done
-            }
-        case .fail(let error):
-            logger.notice("job failed", metadata: ["job.id": "\(lease.job)", "error.code": "\(error.code)"])
-            return await ended(.failed) { store throws(StoreError) in
-                try await store.fail(lease, error: error.jobError, stagesMs: stages) != .lost
-            }
-        case .release:
-            return await ended(.released) { store throws(StoreError) in try await store.release(lease) != .lost }
-        }
-    }
-
-    private func ended(_ end: JobEnd, _ verb: (any WorkerStore) async throws(StoreError) -> Bool) async -> JobEnd {
-        do throws(StoreError) {
-            return try await repeated(verb) ? end : .lost
-        } catch {
-            logger.error("the end of a job was not written", metadata: ["job.id": "\(lease.job)", "error.code": "\(error.code.rawValue)"])
-            return .lost
-        }
-    }
-
-    /// Repeats an end until Redis takes it, or until `reap` has long decided about the job. All of them are harmless to repeat.
-    private func repeated<R>(_ verb: (any WorkerStore) async throws(StoreError) -> R) async throws(StoreError) -> R {
-        var backoff = Backoff()
-        let startMs = environment.nowMs()
-        while true {
-            do throws(StoreError) {
-                return try await verb(store)
-            } catch {
-                metrics.storeErrors.increment()
-                let limit = isShuttingDown() ? store.settings.lease : WorkerLimits.endRetry
-                let isOver = environment.nowMs() - startMs >= limit.wholeMilliseconds
-                if error.code == .invalid || Task.isCancelled || isOver { throw error }
-                try? await Task.sleep(for: backoff.next(random: environment.random()))
             }
         }
     }

@@ -55,6 +55,8 @@ struct Reporter {
     }
 
     mutating func run() async {
+        // A change of phase or stage rings at once.
+        if !progress.isClosed { await bell.wait(atMost: WorkerLimits.firstReport) }
         while !progress.isClosed, !Task.isCancelled, stop.reason != .leaseLost {
             var pause: Duration
             do throws(StoreError) {
@@ -195,7 +197,10 @@ struct Reporter {
     private var hasLines: Bool { lines != nil || progress.hasLines }
 
     private mutating func writePreview(_ path: String) async throws(StoreError) {
-        guard let bytes = OutputFile.read(path, in: outputDirectory, atMost: StoreLimits.previewBytes),
+        let directory = outputDirectory
+        // Not on the event loop: a disk may be slow.
+        let read = await onOwnThread { OutputFile.read(path, in: directory, atMost: StoreLimits.previewBytes) }
+        guard let bytes = read ?? nil,
             let type = ImageType(of: ByteBuffer(bytes: bytes))
         else {
             logger.debug("preview skipped, not a small image in the output directory", metadata: ["job.id": "\(lease.job)"])

@@ -24,49 +24,60 @@ struct BarRenderer: Sendable {
         let hasStages = views.count * 2 <= max(height, 2)
         var lines: [StyledLine] = []
         let nameWidth = min(views.map { TextWidth.columns(of: $0.job) }.max() ?? 0, max(8, width / 4))
-        for index in views.indices {
-            if lines.count >= max(height, 2) - 1, index < views.count - 1 {
-                lines.append(StyledLine("and \(views.count - index) more", .dim).cut(to: width))
-                break
-            }
-            lines.append(headLine(&views[index], nameWidth: nameWidth, width: width, now: now))
+        let shown = views.indices.prefix { hasStages || $0 < max(height, 2) - 1 || $0 == views.count - 1 }
+        let rows = shown.map { row(&views[$0], nameWidth: nameWidth, width: width, now: now) }
+        // One length for all, so that they can be compared.
+        let columns = min(rows.compactMap(\.room).min() ?? 0, Self.longestBar)
+        for (index, row) in zip(shown, rows) {
+            lines.append(row.line(bar: bar(row.percent, columns: columns, style: row.style), width: width))
             if hasStages, let line = stageLine(views[index], width: width) { lines.append(line) }
         }
+        if rows.count < views.count { lines.append(StyledLine("and \(views.count - rows.count) more", .dim).cut(to: width)) }
         return lines
     }
 
     // MARK: The bar
 
-    private func headLine(_ view: inout JobView, nameWidth: Int, width: Int, now: Duration) -> StyledLine {
-        let percent = view.drawnPercent(at: now)
-        let name = pad(TextWidth.cut(TextWidth.printable(view.job), to: nameWidth), to: nameWidth)
-        let percentText = String(repeating: " ", count: max(0, 7 - ProgressText.percent(percent).count)) + ProgressText.percent(percent)
-        let (status, style) = status(of: view)
-        var tail = StyledLine(" " + percentText, .bold)
-        tail.append("  ")
-        tail.append(status, style)
+    /// What stands around a bar.
+    private struct Row {
+        var percent = 0.0
+        var style = StyledLine.Style.plain
+        var name = StyledLine()
+        var tail = StyledLine()
         var note = StyledLine()
-        if let text = self.note(of: view, now: now) {
-            note.append("  ")
-            note.append(text, .dim)
+        /// Columns left for the bar: beside everything, or without the note; nil when there are too few.
+        var room: Int?
+
+        /// What gives way first when the terminal is narrow: the estimate, then the bar.
+        func line(bar: StyledLine, width: Int) -> StyledLine {
+            var line = name
+            if room != nil {
+                line.append(" ")
+                line.append(bar)
+            }
+            line.append(tail)
+            if room != nil, line.width + note.width <= width { line.append(note) }
+            return line.cut(to: width)
         }
-        // What gives way first when the terminal is narrow: the estimate, then the name.
-        var line = StyledLine()
-        let full = nameWidth + 1 + tail.width + note.width
-        if width - full >= Self.shortestBar {
-            line.append(name + " ", .bold)
-            line.append(bar(percent, columns: min(width - full, Self.longestBar), style: style))
-            line.append(tail)
-            line.append(note)
-        } else if width - nameWidth - 1 - tail.width >= Self.shortestBar {
-            line.append(name + " ", .bold)
-            line.append(bar(percent, columns: min(width - nameWidth - 1 - tail.width, Self.longestBar), style: style))
-            line.append(tail)
-        } else {
-            line.append(name, .bold)
-            line.append(tail)
+    }
+
+    private func row(_ view: inout JobView, nameWidth: Int, width: Int, now: Duration) -> Row {
+        var row = Row()
+        row.percent = view.drawnPercent(at: now)
+        row.name.append(pad(TextWidth.cut(TextWidth.printable(view.job), to: nameWidth), to: nameWidth), .bold)
+        let percentText = ProgressText.percent(row.percent)
+        let (status, style) = status(of: view)
+        row.style = style
+        row.tail.append(" " + String(repeating: " ", count: max(0, 7 - percentText.count)) + percentText, .bold)
+        row.tail.append("  ")
+        row.tail.append(status, style)
+        if let text = note(of: view, now: now) {
+            row.note.append("  ")
+            row.note.append(text, .dim)
         }
-        return line.cut(to: width)
+        let bare = width - nameWidth - 1 - row.tail.width
+        row.room = [bare - row.note.width, bare].first { $0 >= Self.shortestBar }
+        return row
     }
 
     private static let shortestBar = 6

@@ -56,7 +56,7 @@ struct BenchWorkerCommand: AsyncParsableCommand {
     }
 }
 
-/// What a played job does, by `params.play`; without it, it ends at once.
+/// What a played job does, by the first member `play` of its params; without it, it ends at once.
 struct Play: Codable, Hashable {
     var steps = 0
     var delayMs = 0
@@ -77,7 +77,7 @@ struct Play: Codable, Hashable {
     /// Nothing is parsed for a job that only measures the queue.
     static func inside(_ params: String) -> Play {
         struct Params: Decodable { var play: Play? }
-        guard params.contains("\"play\"") else { return none }
+        guard params.utf8.starts(with: "{\"play\":".utf8) else { return none }
         return (try? JSONDecoder().decode(Params.self, from: Data(params.utf8)))?.play ?? none
     }
 }
@@ -86,6 +86,8 @@ struct PlayBackend: GeneratorBackend {
     /// Who plays: it stands in the result, so that a soak can tell whose it is.
     let worker: String
     let marks: MarkFile
+    let usesFiles = false
+    let mayBlock = false
 
     func run(job: BackendJob, events: BackendEvents) async throws -> BackendResult {
         marks.write(.start, job)

@@ -5,19 +5,26 @@ extension QueueBench {
     private struct Answer: Decodable {
         /// Waits from submit to start.
         var milliseconds: [Double]
+        var submittedPerSecond: Double
+        /// Jobs of a line that is there, started by one worker process.
+        var drainedPerSecond: Double
     }
 
     func peers(_ program: String) async throws {
         for name in try await Self.output(of: program, ["list"]).split(whereSeparator: \.isWhitespace).map(String.init) {
             try redis.flush()
             let text = try await Self.output(of: program, [name, redis.url, "\(scale.latencyJobs)"])
-            guard let answer = try? JSONDecoder().decode(Answer.self, from: Data(text.utf8)) else {
+            let decoder = JSONDecoder()
+            decoder.keyDecodingStrategy = .convertFromSnakeCase
+            guard let answer = try? decoder.decode(Answer.self, from: Data(text.utf8)) else {
                 throw CommandError(.failed, "\(program) \(name) said '\(text.prefix(200))'")
             }
             let timings = Timings(microseconds: answer.milliseconds.map { $0 * 1000 })
             guard timings.microseconds.count == scale.latencyJobs else {
                 throw CommandError(.failed, "\(name) started \(timings.microseconds.count) of \(scale.latencyJobs) jobs")
             }
+            figures.add("\(name): submit, one at a time", answer.submittedPerSecond, "/s")
+            figures.add("\(name): a line drained", answer.drainedPerSecond, "/s")
             figures.add("\(name): submit to start, p50", timings.milliseconds(at: 0.5), "ms")
             figures.add("\(name): submit to start, p99", timings.milliseconds(at: 0.99), "ms")
         }
