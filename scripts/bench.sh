@@ -34,3 +34,7 @@ done
 
 echo "== queue"
 "$headway" bench queue
+
+echo "== forecasts of waits, cost of an estimate"
+"$headway" bench wait
+scripts/count-allocations.sh "$headway" bench estimate

@@ -28,8 +28,10 @@ import Testing
         )
         #expect(try await submit.process.waitForExit(within: .seconds(90)) == .status(0), "\(submit.errors)")
         let job = try #require(JobID("taught"))
-        try await eventually(within: .seconds(60), "the lesson and the trace") {
-            try await deployment.store.trace(job) != nil
+        // The list of pipelines is written last.
+        try await eventually(within: .seconds(60), "the lesson, the trace and the list") {
+            guard try await deployment.store.trace(job) != nil else { return false }
+            return try await deployment.store.statisticsPipelines().contains("generic")
         }
         worker.kill()
     }
