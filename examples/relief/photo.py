@@ -6,8 +6,9 @@ import warnings
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-# Formats whose decoders run inside Pillow itself; EPS and the like would start other programs.
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "MPO")
+# Formats whose decoders run inside Pillow itself; EPS and the like would start other programs. MPO, which telephones make, is opened as
+# JPEG; some versions of Pillow do not know it by its name.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 PIXELS_MAX = 50_000_000
 BYTES_MAX = 64 * 1024 * 1024
 SIDE_MIN = 8
