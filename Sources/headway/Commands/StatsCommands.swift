@@ -120,33 +120,15 @@ struct TraceCommand: AsyncParsableCommand {
             }
             guard let snapshot = found.1 else { throw CommandError(.absent, "\(job): no such job") }
             guard let trace = found.0, trace.hasPrefix("{") else {
-                throw CommandError(.absent, "\(job) has no trace: it did not end COMPLETE, or its worker had no time to write one")
+                throw CommandError(.absent, "\(job) has no trace: it did not end COMPLETE, was one of many short jobs, or its worker died")
             }
             func seconds(_ field: String) -> Double { Double(Int(snapshot.fields[field] ?? "") ?? 0) / 1000 }
             let params = snapshot.fields["params"] ?? "{}"
-            let pipeline = RawText.quoted(snapshot.fields["pipeline"] ?? "")
+            let pipeline = JSONText.quoted(snapshot.fields["pipeline"] ?? "")
             let head =
                 "{\"id\":\"\(job)\",\"pipeline\":\(pipeline),\"params\":\(params),\"t\":\(seconds("claimed_at")),"
                 + "\"submitted\":\(seconds("created_at")),"
             Output.standard.line(head + trace.dropFirst())
         }
-    }
-}
-
-/// Text as a JSON string.
-enum RawText {
-    static func quoted(_ text: String) -> String {
-        var out = "\""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "\"": out += "\\\""
-            case "\\": out += "\\\\"
-            case _ where scalar.value < 0x20:
-                let hex = String(scalar.value, radix: 16)
-                out += "\\u" + String(repeating: "0", count: 4 - hex.count) + hex
-            default: out.unicodeScalars.append(scalar)
-            }
-        }
-        return out + "\""
     }
 }
