@@ -183,7 +183,9 @@ public final class ProducerRun: Sendable {
         var lease = opened
         var backoff = Backoff()
         while lease == nil, !progress.isClosed {
-            await bell.wait(atMost: backoff.next(random: configuration.worker.random()))
+            // The bell rings for every change of stage, too: only the command's end cuts the wait short.
+            let next = ContinuousClock.now + backoff.next(random: configuration.worker.random())
+            while !progress.isClosed, .now < next { await bell.wait(atMost: next - .now) }
             do throws(StoreError) {
                 lease = try await store.openJob(submission)
             } catch {
