@@ -16,7 +16,7 @@ extension JobStore {
             let reply = try await run(
                 Scripts.claim,
                 keys: [keys.queue(queue, .ready, partition: partition)] + wakeKey(queue),
-                [verb] + arguments(of: request)
+                [verb, .string(request.queue), .string(request.worker), .string(request.nonce)] + rest(of: request)
             )
             switch try outcome(from: reply, of: request) {
             case .empty(let dueMs): nextDueMs = [nextDueMs, dueMs].compactMap { $0 }.min()
@@ -26,12 +26,10 @@ extension JobStore {
         return .empty(nextDueMs: nextDueMs)
     }
 
-    /// What the claim script takes after the verb.
-    private func arguments(of request: ClaimRequest) -> [RedisArgument] {
-        [
-            .string(request.queue), .string(request.worker), .string(request.nonce), .int(settings.lease.wholeMilliseconds),
-            .string(hex(UInt32(truncatingIfNeeded: settings.random()))),
-        ] + request.labels.prefix(StoreLimits.labels).map { .string($0) }
+    /// What the scripts that claim take last.
+    private func rest(of request: ClaimRequest) -> [RedisArgument] {
+        [.int(settings.lease.wholeMilliseconds), .string(hex(UInt32(truncatingIfNeeded: settings.random())))]
+            + request.labels.prefix(StoreLimits.labels).map { .string($0) }
     }
 
     private func outcome(from reply: ScriptReply, of request: ClaimRequest) throws(StoreError) -> ClaimOutcome {
@@ -163,8 +161,9 @@ extension JobStore {
 
     /// The same, and in the same step the worker's next job, which costs no command of its own.
     ///
-    /// Repeating it with the same nonce is harmless: both answers stay the same. A job comes along only where every queue lies in one
-    /// partition; elsewhere, and when the job was lost, `next` is nil and nothing was claimed.
+    /// Repeating it is harmless: the ended job remembers which came along, and while that one is held the answer stays the same; after
+    /// that it is `.empty`. A job comes along only where every queue lies in one partition; elsewhere, and when the job was lost, `next`
+    /// is nil and nothing was claimed. The request's nonce does not count.
     public func finish(
         _ lease: Lease,
         as end: FinishOutcome,
@@ -183,11 +182,12 @@ extension JobStore {
             [
                 verb, .string(lease.fence), .string(phase.rawValue), .string(resultJSON ?? ""), .string(stagesJSON(stagesMs)),
                 .string(lease.nonce),
-            ] + (request.map(arguments) ?? [])
+            ] + (request.map { [.string($0.queue), .string($0.worker)] + rest(of: $0) } ?? [])
         )
         switch reply.status {
         case "ok":
-            guard let request else { return (.done, nil) }
+            guard var request else { return (.done, nil) }
+            request.nonce = ""
             guard let answer = reply.dropFirst() else { throw reply.unexpected }
             return (.done, try outcome(from: answer, of: request))
         case "lost": return (.lost, nil)

@@ -26,19 +26,34 @@ enum ScriptLinker {
             kept.insert(index)
             if !all[index].isRare { used.formUnion(names(in: all[index].text)) }
         }
-        return kept.sorted().map { all[$0].isRare ? wrapped($0, of: all, without: kept) : all[$0].text }.joined() + script
+        let rare = kept.filter { all[$0].isRare }.sorted()
+        let plain = kept.subtracting(rare)
+        guard !rare.isEmpty else { return plain.sorted().map { all[$0].text }.joined() + script }
+        let redirected = Set(rare.flatMap { all[$0].names })
+        return "local RARELY\n" + plain.sorted().map { redirecting(redirected, in: all[$0].text[...]) }.joined()
+            + "RARELY = function(name, ...)\n" + rare.map { branch($0, of: all, without: plain) }.joined() + "end\n"
+            + redirecting(redirected, in: script[...])
     }
 
-    /// A function that makes itself and what it needs at each call.
-    private static func wrapped(_ index: Int, of all: [Definition], without kept: Set<Int>) -> String {
+    /// A part of the one function that makes any of the rare ones, and what it needs, when it is called. One for all, because each
+    /// function costs its making at each call of the script, called or not.
+    private static func branch(_ index: Int, of all: [Definition], without plain: Set<Int>) -> String {
         var used = names(in: all[index].text)
         var inner = [all[index].text]
-        for index in all.indices.prefix(index).reversed() where !kept.contains(index) && !used.isDisjoint(with: all[index].names) {
+        for index in all.indices.prefix(index).reversed() where !plain.contains(index) && !used.isDisjoint(with: all[index].names) {
             used.formUnion(names(in: all[index].text))
             inner.append(all[index].text)
         }
         let name = all[index].names.first ?? ""
-        return "local function \(name)(...)\n" + inner.reversed().joined() + "return \(name)(...)\nend\n"
+        return "if name == '\(name)' then\n" + inner.reversed().joined() + "return \(name)(...)\nend\n"
+    }
+
+    /// The text with calls of the named functions, each with at least one argument, in the form `RARELY('name', …)`.
+    private static func redirecting(_ names: Set<Substring>, in text: Substring) -> String {
+        replacingWords(in: text) { word, rest in
+            guard rest.utf8.first == UInt8(ascii: "("), names.contains(word) else { return nil }
+            return ("RARELY('\(word)', ", 1)
+        }
     }
 
     private struct Definition {
@@ -60,14 +75,27 @@ enum ScriptLinker {
     /// The text with the constants' values in the place of their names.
     private static func substituting(_ constants: [Substring: String], in text: Substring) -> String {
         guard !constants.isEmpty else { return String(text) }
+        return replacingWords(in: text) { word, _ in constants[word].map { ($0, 0) } }
+    }
+
+    /// - Parameter replacement: of a word, given what follows it: its text, and how many bytes after the word go with it.
+    private static func replacingWords(
+        in text: Substring,
+        _ replacement: (_ word: Substring, _ rest: Substring) -> (text: String, dropped: Int)?
+    ) -> String {
         var out = ""
         var rest = text
         while let start = rest.utf8.firstIndex(where: isWord) {
             let end = rest.utf8[start...].firstIndex { !isWord($0) } ?? rest.endIndex
             out += rest[..<start]
             let word = rest[start..<end]
-            if let value = constants[word] { out += value } else { out += word }
             rest = rest[end...]
+            if let (value, dropped) = replacement(word, rest) {
+                out += value
+                rest = rest[rest.utf8.index(rest.startIndex, offsetBy: dropped)...]
+            } else {
+                out += word
+            }
         }
         return out + rest
     }

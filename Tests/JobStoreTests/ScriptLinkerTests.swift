@@ -38,15 +38,48 @@ import Testing
             + "local function rare(a) -- rarely\n  return own() + both() + a\nend\n"
         let linked = ScriptLinker.link(shared, into: "return both() + rare(2)")
         let expected = """
+            local RARELY
             local function both() return 1 end
-            local function rare(...)
+            RARELY = function(name, ...)
+            if name == 'rare' then
             local function own() return both() end
             local function rare(a) -- rarely
               return own() + both() + a
             end
             return rare(...)
             end
-            return both() + rare(2)
+            end
+            return both() + RARELY('rare', 2)
+            """
+        #expect(linked == expected)
+    }
+
+    @Test func aSharedFunctionCallsARareOneAndRareOnesCallEachOther() {
+        let shared =
+            "local function first(a) -- rarely\n  return a\nend\nlocal function second(a) -- rarely\n  return first(a)\nend\n"
+            + "local function plain(a) return first(a) end\n"
+        let linked = ScriptLinker.link(shared, into: "return plain(1) + second(2)")
+        let expected = """
+            local RARELY
+            local function plain(a) return RARELY('first', a) end
+            RARELY = function(name, ...)
+            if name == 'first' then
+            local function first(a) -- rarely
+              return a
+            end
+            return first(...)
+            end
+            if name == 'second' then
+            local function first(a) -- rarely
+              return a
+            end
+            local function second(a) -- rarely
+              return first(a)
+            end
+            return second(...)
+            end
+            end
+            return plain(1) + RARELY('second', 2)
             """
         #expect(linked == expected)
     }

@@ -10,7 +10,8 @@ local h = redis.call('HMGET', key, 'fence', 'write_no', 'seq', 'phase', 'percent
   'cancel', 'traceparent')
 if h[1] ~= fence then return { 'lost' } end
 if not string.match(ARGV[3], '^%d+$') then return refuse('write number: an integer is needed') end
-if tonumber(ARGV[3]) <= tonumber(h[2]) then return { 'ok', h[3], '0', h[10] or '' } end
+-- Before the first write there is no number.
+if tonumber(ARGV[3]) <= tonumber(h[2] or '0') then return { 'ok', h[3], '0', h[10] or '' } end
 
 local phase = ARGV[5]
 local wrong = phase_error(h[4], phase)
@@ -18,7 +19,7 @@ if wrong then return refuse(wrong) end
 local percent, phase_percent = tenths(ARGV[6], PERCENT_MAX), tenths(ARGV[7], 1000)
 if not percent or not phase_percent then return refuse('percent: tenths from 0 to 1000 are needed') end
 
-local s = { phase = phase, attempt = h[8], cancel = h[10] or nil, traceparent = h[11] or nil }
+local s = { phase = phase, attempt = h[8], cancel = h[10] or nil, traceparent = h[11] or nil, seq = h[3] }
 for i = 8, #ARGV, 2 do
   local value, mistake = checked(ARGV[i], ARGV[i + 1])
   if mistake then return refuse(mistake) end

@@ -38,7 +38,7 @@ local function check_job(job)
   local s, h = {}, redis.call('HMGET', key, unpack(FIELDS))
   for i, name in ipairs(FIELDS) do s[name] = h[i] or nil end
   if not s.v then return end
-  if not (s.phase and RANK[s.phase] and s.queue and s.owner and s.seq and s.body and s.ttl_ms) then return found(job, 'corrupt', false) end
+  if not (s.phase and rank_of(s.phase) and s.queue and s.owner and s.seq and s.body and s.ttl_ms) then return found(job, 'corrupt', false) end
   if string.match(s.body, '"seq":(%d+)') ~= s.seq then found(job, 'body_is_not_the_last_event', false) end
   local q, tenant = queue_base(base, s.queue), tenant_of(s.owner)
   local ended = TERMINAL[s.phase]

@@ -4,8 +4,8 @@
 -- ARGV[1] verb   ARGV[2] who   ARGV[3] why or ''   ARGV[4] grace_ms until reap forces it   ARGV[5] prefix of the workers' hint channels
 -- Returns {'absent'}, {'ended', phase}, {'cancelled'} or {'requested', '1' if this call was the first else '0'}
 local base, top = split_job_key(KEYS[1])
-local verb, at = ARGV[1], now_ms()
-local request = '{"by":' .. quoted(ARGV[2]) .. (ARGV[3] ~= '' and ',"reason":' .. quoted(ARGV[3]) or '') .. ',"at":' .. int(at) .. '}'
+local verb, at, now = ARGV[1], now_ms()
+local request = '{"by":' .. quoted(ARGV[2]) .. (ARGV[3] ~= '' and ',"reason":' .. quoted(ARGV[3]) or '') .. ',"at":' .. now .. '}'
 
 local function cancel(job)
   local key = base .. 'job:' .. job
@@ -25,7 +25,7 @@ local function cancel(job)
   end
   if first then
     redis.call('ZADD', queue_base(base, s.queue) .. 'deadlines', at + tonumber(ARGV[4]), job)
-    emit(key, base, job, verb, 'progress', s, at, nil)
+    emit(key, base, job, verb, 'progress', s, now, nil)
   end
   -- Only a hint: every heartbeat and progress reply carries the flag too.
   if verb ~= '' and s.queue ~= HELD then redis.call('PUBLISH', ARGV[5] .. s.worker, job) end
@@ -38,7 +38,7 @@ if answer[1] ~= 'group' then return answer end
 -- Its children first, by number; each tells the group, whose end may come with the last of them.
 local gkey = base .. 'group:' .. top
 local g = read_hash(gkey)
-if answer[2] then emit(KEYS[1], base, top, verb, 'progress', read_hash(KEYS[1]), at, nil) end
+if answer[2] then emit(KEYS[1], base, top, verb, 'progress', read_hash(KEYS[1]), now, nil) end
 -- No more children will come.
 redis.call('HSETNX', gkey, 'planned', g.expected)
 redis.call('HSET', gkey, 'expected', g.made or '0')

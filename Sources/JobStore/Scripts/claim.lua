@@ -7,6 +7,12 @@
 --         prefer, rest} ('' for what is absent; rest: 'more' or, when it was the last, ''),
 --         {'empty', next_due_ms or ''} or {'paused'}
 -- The same nonce returns the same claim, so a lost reply costs nothing.
-local base = string.match(KEYS[1], '^(.-{[^}]*}:)')
+local base, queue, lease = string.match(KEYS[1], '^(.-{[^}]*}:)'), ARGV[2], tonumber(ARGV[5])
 local at, now = now_ms()
-return claim_next(base, at, now, ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6], 7)
+local q, memory = queue_base(base, queue), base .. 'claim:' .. ARGV[4]
+local claimed = redis.call('GET', memory)
+local again = claimed and same_claim(base, q, claimed, at, lease)
+if again then return again end
+local answer, taken = claim_next(base, at, now, ARGV[1], queue, ARGV[3], lease, ARGV[6], 7, read_line(q), nil)
+if taken then redis.call('SET', memory, taken, 'PX', NONCE_MS) end
+return answer

@@ -12,15 +12,20 @@ local PREFER_MS = 500
 -- An idle worker blocks for at most 25 s before it says so again.
 local IDLE_MS = 27000
 
--- What a claim needs of a job.
+-- What a claim needs of a job. Most have nothing of what comes second, and say so.
 local function read_waiting(key)
   local h = redis.call('HMGET', key, 'phase', 'fence', 'started_at', 'expires_at', 'owner', 'attempt', 'max_attempts', 'pipeline', 'params',
-    'class', 'cold', 'plan', 'max_runtime_ms', 'traceparent', 'created_at', 'prefer', 'passed', 'updated_at')
-  return {
+    'created_at', 'plain')
+  local s = {
     phase = h[1] or nil, fence = h[2] or nil, started_at = h[3] or nil, expires_at = h[4], owner = h[5], attempt = h[6],
-    max_attempts = h[7], pipeline = h[8], params = h[9], class = h[10], cold = h[11], plan = h[12], max_runtime_ms = h[13] or nil,
-    traceparent = h[14], created_at = h[15], prefer = h[16] or nil, passed = h[17] or nil, updated_at = h[18],
+    max_attempts = h[7], pipeline = h[8], params = h[9], created_at = h[10],
   }
+  if not h[11] then
+    h = redis.call('HMGET', key, 'class', 'cold', 'plan', 'max_runtime_ms', 'traceparent', 'prefer', 'updated_at')
+    s.class, s.cold, s.plan, s.max_runtime_ms, s.traceparent = h[1], h[2], h[3], h[4] or nil, h[5]
+    s.prefer, s.updated_at = h[6] or nil, h[7]
+  end
+  return s
 end
 
 local function claimed_job(job, s, rest)
@@ -28,6 +33,15 @@ local function claimed_job(job, s, rest)
     'job', job, s.fence, s.attempt, s.max_attempts, s.pipeline, s.owner, s.params, s.class or '', s.cold or '', s.plan or '',
     s.max_runtime_ms or '', s.traceparent or '', s.created_at, s.prefer or '', rest,
   }
+end
+
+-- The answer of a claim that was made before, while it holds; nil when it does not. claimed: 'job fence'.
+local function same_claim(base, q, claimed, at, lease) -- rarely
+  local job, fence = string.match(claimed, '^(%S+) (%S+)$')
+  local s = read_waiting(base .. 'job:' .. job)
+  if s.fence ~= fence then return nil end
+  redis.call('ZADD', q .. 'leases', int(at + lease), job)
+  return claimed_job(job, s, 'more')
 end
 
 -- True when a job may start now.
@@ -56,14 +70,17 @@ local function clear_away(base, q, verb, job, s, score, at) -- rarely
   end
 end
 
--- What is first in the line and may start, with its score. Nil when there is none.
-local function pop(base, q, verb, at, limits)
+-- What is first in the line and may start, with its score. Nil when there is none. now: the time as text, which compares as the
+-- number does where both are of one length.
+local function pop(base, q, verb, at, now, limits)
   for _ = 1, SKIP_MAX do
     local popped = redis.call('ZPOPMIN', q .. 'ready')
     local job = popped[1]
     if not job then return nil end
     local s = read_waiting(base .. 'job:' .. job)
-    if not limits and s.phase == 'QUEUED' and not s.fence and (s.started_at or tonumber(s.expires_at) > at)
+    local expires = s.expires_at
+    if not limits and s.phase == 'QUEUED' and not s.fence
+      and (s.started_at or (#expires == #now and expires > now) or tonumber(expires) > at)
       or limits and is_free(q, s, at, limits) then
       return job, s, tonumber(popped[2])
     end
@@ -73,7 +90,9 @@ end
 
 -- A job further back that prefers one of the worker's labels, while the first has not been passed over too often.
 local function preferred(base, q, labels, job, s, score, at, limits) -- rarely
-  if labels[s.prefer or ''] or tonumber(s.passed or '0') >= PASSED_MAX then return job, s, score end
+  if labels[s.prefer or ''] or tonumber(redis.call('HGET', base .. 'job:' .. job, 'passed') or '0') >= PASSED_MAX then
+    return job, s, score
+  end
   local ahead = redis.call('ZRANGE', q .. 'ready', 0, LOOK_AHEAD - 2, 'WITHSCORES')
   for i = 1, #ahead, 2 do
     local other, other_score = ahead[i], tonumber(ahead[i + 1])
@@ -118,70 +137,94 @@ local function nothing_to_claim(q, at, kept_due) -- rarely
   return { 'empty', nearest < math.huge and int(math.max(0, nearest - at)) or '' }
 end
 
--- Gives the job to the worker. set: as read in claim_next.
-local function take(base, q, verb, worker, nonce, lease, new_epoch, set, job, s, score, at, now)
-  local epoch = set[4]
+-- What a claim reads of its queue first: the clock is that of the band that most jobs are in.
+local function read_line(q)
+  return redis.call('HMGET', q .. 'meta', 'paused', 'max_running', 'limits', 'fence_epoch', 'fence', 'clock4', 'looked', 'complete')
+end
+
+-- What end_job left to the claim that follows, where that found no job.
+local function settle(q, last) -- rarely
+  count(q, last.freed, nil, '-1')
+  redis.call('HINCRBY', q .. 'meta', last.ended, '1')
+end
+
+-- Gives the job to the worker. set: as read_line has it; looked: what is to be written there; last: as for claim_next.
+local function take(base, q, verb, worker, lease, new_epoch, set, looked, last, job, s, score, at, now)
+  local meta, epoch = q .. 'meta', set[4]
   if not epoch then
     epoch = new_epoch
-    redis.call('HSET', q .. 'meta', 'fence_epoch', epoch)
+    redis.call('HSET', meta, 'fence_epoch', epoch)
   end
-  -- The clock of the band and the counter of the fences.
-  local band = math.floor(score / BAND)
-  local clock, tag, time = 'clock' .. band, score - band * BAND, set[6]
-  if band ~= 4 then time = redis.call('HGET', q .. 'meta', clock) end
-  local number = int((set[5] or 0) + 1)
-  redis.call('HSET', q .. 'meta', 'fence', number, clock, int(math.max(tag, tonumber(time or '0'))))
+  -- The clock of the band and the counters. What has not changed is written as the counter of the fences once more.
+  local band, clock, time = 4, 'clock4', set[6]
+  if score < 4 * BAND or score >= 5 * BAND then
+    band = math.floor(score / BAND)
+    clock = 'clock' .. band
+    time = redis.call('HGET', meta, clock)
+  end
+  local tag, number = score - band * BAND, int((set[5] or 0) + 1)
+  local is_later = not time or tag > tonumber(time)
+  local ended = last and last.ended
+  if ended and ended ~= 'complete' then
+    redis.call('HINCRBY', meta, ended, '1')
+    ended = nil
+  end
+  redis.call('HSET', meta, 'fence', number, is_later and clock or 'fence', is_later and int(tag) or number, 'looked', looked,
+    ended or 'fence', ended and int((set[8] or 0) + 1) or number)
   s.fence = epoch .. ':' .. number
   -- Its TTL needs no renewal here: it was set by the submit or by reap, and heartbeats go on with it.
-  redis.call('HSET', base .. 'job:' .. job, 'fence', s.fence, 'worker', worker, 'write_no', '0', 'claimed_at', now,
-    'started_at', s.started_at or now)
+  redis.call('HSET', base .. 'job:' .. job, 'fence', s.fence, 'worker', worker, 'claimed_at', now, 'started_at', s.started_at or now)
   redis.call('ZADD', q .. 'leases', int(at + lease), job)
   local deadline = at + AUDIT_RUNNING_MS
   if s.max_runtime_ms then deadline = math.min(deadline, at + tonumber(s.max_runtime_ms) + lease) end
   redis.call('ZADD', q .. 'deadlines', int(deadline), job)
-  redis.call('SET', base .. 'claim:' .. nonce, job .. ' ' .. s.fence, 'PX', NONCE_MS)
-  count(q, tenant_of(s.owner), '-1', '1')
+  local tenant = tenant_of(s.owner)
+  if last and last.freed == tenant then
+    count(q, tenant, '-1', nil)
+  else
+    if last and last.freed then count(q, last.freed, nil, '-1') end
+    count(q, tenant, '-1', '1')
+  end
   if group_of(job) then group_changed(base, verb, job, 'waiting', 'running', 0, 0, at) end
 end
 
--- The answer of claim.lua, which says what it means. label: where the worker's labels begin in ARGV.
-local function claim_next(base, at, now, verb, queue, worker, nonce, lease, new_epoch, label)
+-- Gives the first eligible job to a worker. label: where the worker's labels begin in ARGV; set: as read_line has it; last: nil, or the
+-- job that ended just now, whose worker asks. Returns what claim.lua says.
+local function claim_next(base, at, now, verb, queue, worker, lease, new_epoch, label, set, last)
   local q, labels = queue_base(base, queue), nil
   for i = label, #ARGV do
     labels = labels or {}
     labels[ARGV[i]] = true
     redis.call('ZREM', q .. 'idle:' .. ARGV[i], worker)
   end
-
-  local claimed = redis.call('GET', base .. 'claim:' .. nonce)
-  if claimed then
-    local job, fence = string.match(claimed, '^(%S+) (%S+)$')
-    local s = read_waiting(base .. 'job:' .. job)
-    if s.fence == fence then
-      redis.call('ZADD', q .. 'leases', int(at + lease), job)
-      return claimed_job(job, s, 'more')
-    end
+  if set[1] then
+    if last and last.freed then settle(q, last) end
+    return { 'paused' }
   end
-
-  -- The clock of the band that most jobs are in is read along.
-  local set = redis.call('HMGET', q .. 'meta', 'paused', 'max_running', 'limits', 'fence_epoch', 'fence', 'clock4')
-  if set[1] then return { 'paused' } end
-  promote_due(base, queue, now)
-  reclaim_expired(base, queue, verb, at, now)
+  -- Where many are claimed, delayed jobs and expired leases are looked for once in ten milliseconds.
+  local looked = string.sub(now, 1, -2)
+  local may_look = set[7] ~= looked
+  if may_look then look(base, queue, verb, at, now) end
 
   local kept, kept_due = nil, nil
   if not set[2] or redis.call('ZCARD', q .. 'leases') < tonumber(set[2]) then
     for _ = 1, LOOK_AHEAD do
-      local job, s, score = pop(base, q, verb, at, set[3])
+      local job, s, score = pop(base, q, verb, at, now, set[3])
+      if not job and not may_look then
+        may_look = true
+        look(base, queue, verb, at, now)
+        job, s, score = pop(base, q, verb, at, now, set[3])
+      end
       if not job then break end
       if labels then job, s, score = preferred(base, q, labels, job, s, score, at, set[3]) end
       if not s.prefer or not is_kept_for_another(q, labels, s, at) then
         if kept then put_back(base, queue, kept) end
-        take(base, q, verb, worker, nonce, lease, new_epoch, set, job, s, score, at, now)
-        -- Also for a job that is kept: who alone may have known when its time comes is busy from now on.
+        take(base, q, verb, worker, lease, new_epoch, set, looked, last, job, s, score, at, now)
         local left = redis.call('ZCARD', q .. 'ready')
-        if left > 0 then push_wake(base, queue) end
-        return claimed_job(job, s, (left > 0 or redis.call('ZCARD', q .. 'delayed') > 0) and 'more' or '')
+        -- Who was woken has taken the token: it is put back for others. Also for a job that is kept: who alone may have known when its
+        -- time comes is busy from now on.
+        if left > 0 and (kept or not last) then push_wake(base, queue) end
+        return claimed_job(job, s, (left > 0 or redis.call('ZCARD', q .. 'delayed') > 0) and 'more' or ''), job .. ' ' .. s.fence
       end
       local left = PREFER_MS - (at - tonumber(s.updated_at))
       kept, kept_due = kept or {}, math.min(kept_due or left, left)
@@ -193,5 +236,6 @@ local function claim_next(base, at, now, verb, queue, worker, nonce, lease, new_
       redis.call('PEXPIRE', q .. 'idle:' .. ARGV[i], IDLE_MS)
     end
   end
+  if last and last.freed then settle(q, last) end
   return nothing_to_claim(q, at, kept_due)
 end

@@ -19,17 +19,21 @@ local function touch(key)
   redis.call('PEXPIRE', key, KEEP_MS)
 end
 
--- What the end of a running job needs of it, without its params and plan, which may be large.
+-- What the end of a running job needs of it, without its params and plan, which may be large. A job that has told nothing yet, with
+-- seq 1, has no more than that.
 local function read_running(key)
-  local h = redis.call('HMGET', key, 'fence', 'last_fence', 'last_outcome', 'cancel', 'queue', 'owner', 'pipeline', 'attempt', 'created_at',
-    'started_at', 'ttl_ms', 'seq', 'percent', 'phase_percent', 'stage', 'stage_percent', 'step', 'steps', 'item', 'items', 'message',
-    'traceparent', 'children', 'body')
-  return {
-    fence = h[1] or nil, last_fence = h[2], last_outcome = h[3], cancel = h[4] or nil, queue = h[5], owner = h[6], pipeline = h[7],
-    attempt = h[8], created_at = h[9], started_at = h[10] or nil, ttl_ms = h[11], seq = h[12], percent = h[13], phase_percent = h[14],
-    stage = h[15] or nil, stage_percent = h[16] or nil, step = h[17] or nil, steps = h[18] or nil, item = h[19] or nil,
-    items = h[20] or nil, message = h[21] or nil, traceparent = h[22] or nil, children = h[23] or nil, body = h[24],
+  local h = redis.call('HMGET', key, 'fence', 'cancel', 'queue', 'owner', 'pipeline', 'attempt', 'created_at', 'started_at', 'ttl_ms',
+    'seq', 'traceparent', 'body')
+  local s = {
+    fence = h[1] or nil, cancel = h[2] or nil, queue = h[3], owner = h[4], pipeline = h[5], attempt = h[6], created_at = h[7],
+    started_at = h[8] or nil, ttl_ms = h[9], seq = h[10], traceparent = h[11] or nil, body = h[12], percent = '0.0', phase_percent = '0.0',
   }
+  if s.seq ~= '1' then
+    h = redis.call('HMGET', key, 'percent', 'phase_percent', 'stage', 'stage_percent', 'step', 'steps', 'item', 'items', 'message')
+    s.percent, s.phase_percent, s.stage, s.stage_percent, s.step = h[1], h[2], h[3] or nil, h[4] or nil, h[5] or nil
+    s.steps, s.item, s.items, s.message = h[6] or nil, h[7] or nil, h[8] or nil, h[9] or nil
+  end
+  return s
 end
 
 -- Takes a job out of wherever it stands. `s` has at least queue, owner and fence.
@@ -44,44 +48,48 @@ local function forget_places(base, job, s)
   end
 end
 
--- Latches a terminal phase. `s` is the whole hash, or at least what read_running reads. extra: ready JSON members. outcome: what a
--- repeated call answers. stages: JSON object of milliseconds or ''. result: JSON object or nil.
+-- Latches a terminal phase. `s` is the whole hash, or at least what read_running reads; `s.now` may hold the time as text. extra: ready
+-- JSON members. outcome: what a repeated call answers. stages: JSON object of milliseconds or ''. result: JSON object or nil.
+-- Returns the name of the queue's counter that is to go up.
 local function latch(key, base, job, verb, s, phase, at, extra, outcome, stages, result)
-  local fence, now = s.fence or '', int(at)
-  s.percent_per_s, s.eta_ms, s.eta_low_ms, s.eta_high_ms, s.stalled, s.estimating = nil, nil, nil, nil, nil, nil
-  s.phase = phase
-  local set = { 'phase', phase, 'finished_at', now, 'last_fence', fence, 'last_outcome', outcome }
-  if phase == 'COMPLETE' then
-    s.percent, s.phase_percent, s.message = '100.0', '100.0', nil
-    set[9], set[10], set[11], set[12] = 'percent', '100.0', 'phase_percent', '100.0'
-    if s.stage then
-      s.stage_percent = '100.0'
-      set[13], set[14] = 'stage_percent', '100.0'
-    end
-    -- The last report came before the end: a finished job does not stand at step 38 of 40.
-    s.step, s.item = s.steps, s.items
-    if s.step then set[#set + 1], set[#set + 2] = 'step', s.step end
-    if s.item then set[#set + 1], set[#set + 2] = 'item', s.item end
-  end
-  if stages ~= '' then extra = extra .. ',"stages":' .. stages end
-  extra = extra .. ',"duration_ms":' .. int(at - tonumber(s.started_at or s.created_at))
+  local now, kind = s.now or int(at), string.lower(phase)
+  local set = { 'phase', phase, 'finished_at', now, 'last_fence', s.fence or '', 'last_outcome', outcome }
   -- What is of no use any more, and what is no news of a job that ended well: the error of an earlier attempt stays among its milestones.
-  if phase == 'COMPLETE' then
-    redis.call('HDEL', key, 'fence', 'write_no', 'score', 'passed', 'percent_per_s', 'eta_ms', 'eta_low_ms', 'eta_high_ms', 'stalled',
+  if s.seq == '1' then
+    redis.call('HDEL', key, 'fence', 'score', 'passed', 'write_no')
+  elseif phase == 'COMPLETE' then
+    redis.call('HDEL', key, 'fence', 'score', 'passed', 'write_no', 'percent_per_s', 'eta_ms', 'eta_low_ms', 'eta_high_ms', 'stalled',
       'estimating', 'step', 'item', 'message', 'error')
   else
-    redis.call('HDEL', key, 'fence', 'write_no', 'score', 'passed', 'percent_per_s', 'eta_ms', 'eta_low_ms', 'eta_high_ms', 'stalled',
+    redis.call('HDEL', key, 'fence', 'score', 'passed', 'write_no', 'percent_per_s', 'eta_ms', 'eta_low_ms', 'eta_high_ms', 'stalled',
       'estimating')
   end
+  s.phase = phase
+  if s.seq ~= '1' then s.percent_per_s, s.eta_ms, s.eta_low_ms, s.eta_high_ms, s.stalled, s.estimating = nil, nil, nil, nil, nil, nil end
+  if phase == 'COMPLETE' then
+    s.percent, s.phase_percent = '100.0', '100.0'
+    set[9], set[10], set[11], set[12] = 'percent', '100.0', 'phase_percent', '100.0'
+    if s.seq ~= '1' then
+      s.message = nil
+      if s.stage then
+        s.stage_percent = '100.0'
+        set[13], set[14] = 'stage_percent', '100.0'
+      end
+      -- The last report came before the end: a finished job does not stand at step 38 of 40.
+      s.step, s.item = s.steps, s.items
+      if s.step then set[#set + 1], set[#set + 2] = 'step', s.step end
+      if s.item then set[#set + 1], set[#set + 2] = 'item', s.item end
+    end
+  end
   if result then set[#set + 1], set[#set + 2] = 'result', result end
-  local kind = string.lower(phase)
-  local seq, body = emit(key, base, job, verb, kind, s, at, extra, set)
+  extra = extra .. (stages ~= '' and ',"stages":' .. stages or '') .. ',"duration_ms":' .. int(at - (s.started_at or s.created_at))
+  local _, body = emit(key, base, job, verb, kind, s, now, extra, set)
   local ttl = s.ttl_ms
-  local q = queue_base(base, s.queue)
   if phase == 'FAILED' then
+    local dead = queue_base(base, s.queue) .. 'dead'
     ttl = math.max(tonumber(ttl), DEAD_TTL_MS)
-    redis.call('ZADD', q .. 'dead', now, job)
-    redis.call('PEXPIRE', q .. 'dead', DEAD_TTL_MS)
+    redis.call('ZADD', dead, now, job)
+    redis.call('PEXPIRE', dead, DEAD_TTL_MS)
   end
   redis.call('XADD', base .. 'ended', 'MAXLEN', '~', ENDED_MAX, '*', 'job', job, 'queue', s.queue, 'pipeline', s.pipeline,
     'owner', s.owner, 'phase', phase, 'created_at', s.created_at, 'body', body)
@@ -93,8 +101,13 @@ local function latch(key, base, job, verb, s, phase, at, extra, outcome, stages,
     redis.call('PEXPIRE', preview, ttl)
   end
   if s.children then redis.call('PEXPIRE', base .. 'group:' .. job, ttl) end
-  redis.call('HINCRBY', q .. 'meta', kind, '1')
-  return seq
+  return kind
+end
+
+-- The same, and counted.
+local function end_at_once(key, base, job, verb, s, phase, at, extra) -- rarely
+  local kind = latch(key, base, job, verb, s, phase, at, extra, phase, '')
+  redis.call('HINCRBY', queue_base(base, s.queue) .. 'meta', kind, '1')
 end
 
 -- Ends a group whose children have all ended.
@@ -104,12 +117,12 @@ local function end_group(base, verb, group, s, g, at) -- rarely
   redis.call('DEL', base .. 'group:' .. group .. ':eta')
   forget_places(base, group, s)
   if failed == 0 and cancelled == 0 and tonumber(g.complete or '0') >= tonumber(g.planned or g.expected) then
-    return latch(key, base, group, verb, s, 'COMPLETE', at, '', 'COMPLETE', '')
+    return end_at_once(key, base, group, verb, s, 'COMPLETE', at, '')
   end
-  if failed == 0 or s.cancel then return latch(key, base, group, verb, s, 'CANCELLED', at, '', 'CANCELLED', '') end
+  if failed == 0 or s.cancel then return end_at_once(key, base, group, verb, s, 'CANCELLED', at, '') end
   local error = '{"code":"children_failed","message":"' .. int(failed) .. ' of ' .. g.expected .. ' children failed","recoverable":false}'
   redis.call('HSET', key, 'error', error)
-  latch(key, base, group, verb, s, 'FAILED', at, ',"error":' .. error, 'FAILED', '')
+  end_at_once(key, base, group, verb, s, 'FAILED', at, ',"error":' .. error)
 end
 
 -- A child changed its state: waiting, running, complete, failed, cancelled; nil for a child that is new.
@@ -126,20 +139,25 @@ local function group_changed(base, verb, job, from, to, before, after, at) -- ra
   if s and ended >= tonumber(g.expected) then end_group(base, verb, group, s, g, at) end
 end
 
--- Ends a job: out of its place, latched, its tenant's next one let in, its group told.
-local function end_job(key, base, job, verb, s, phase, at, extra, outcome, stages, result)
+-- Ends a job: out of its place, latched, its tenant's next one let in, its group told. follows: a claim follows in the same script and
+-- does, with its own writes, what is left in `s.freed` (the tenant that runs one less) and `s.ended` (the counter that is to go up).
+local function end_job(key, base, job, verb, s, phase, at, extra, outcome, stages, result, follows)
   forget_places(base, job, s)
   local before = s.percent
-  local seq = latch(key, base, job, verb, s, phase, at, extra, outcome, stages, result)
-  if s.queue ~= HELD then
-    local tenant = tenant_of(s.owner)
-    count(queue_base(base, s.queue), tenant, not s.fence and '-1' or nil, s.fence and '-1' or nil)
-    if s.fence then free_place(base, s.queue, tenant) end
+  local kind = latch(key, base, job, verb, s, phase, at, extra, outcome, stages, result)
+  local tenant, q = tenant_of(s.owner), queue_base(base, s.queue)
+  if follows then
+    s.freed, s.ended = tenant, kind
+  else
+    redis.call('HINCRBY', q .. 'meta', kind, '1')
+    if s.queue ~= HELD then
+      count(q, tenant, not s.fence and '-1' or nil, s.fence and '-1' or nil)
+      if s.fence then free_place(base, s.queue, tenant) end
+    end
   end
   if group_of(job) then
-    group_changed(base, verb, job, s.fence and 'running' or 'waiting', string.lower(phase), tenths_of(before), 1000, at)
+    group_changed(base, verb, job, s.fence and 'running' or 'waiting', kind, tenths_of(before), 1000, at)
   end
-  return seq
 end
 
 local function waiting_deadline(s, at)
@@ -161,7 +179,7 @@ local function requeue(key, base, job, verb, s, at, delay, bump, extra, outcome)
   redis.call('HSET', key, 'phase', 'QUEUED', 'percent', '0.0', 'phase_percent', '0.0', 'attempt', s.attempt,
     'max_attempts', s.max_attempts, 'last_fence', s.fence or '', 'last_outcome', outcome)
   redis.call('PEXPIRE', key, KEEP_MS)
-  emit(key, base, job, verb, 'phase', s, at, extra)
+  emit(key, base, job, verb, 'phase', s, int(at), extra)
   if delay > 0 then
     redis.call('ZADD', q .. 'delayed', at + delay, job)
     -- So that an idle worker learns of the due date.
@@ -217,4 +235,10 @@ local function reclaim_expired(base, queue, verb, at, now)
   local expired = redis.call('ZRANGEBYSCORE', queue_base(base, queue) .. 'leases', '-inf', now, 'LIMIT', '0', '100')
   if expired[1] then return reclaim(base, queue, verb, at, expired) end
   return 0, 0
+end
+
+-- Moves what is due into the line, and takes expired leases from their owners. Returns requeued, ended.
+local function look(base, queue, verb, at, now)
+  promote_due(base, queue, now)
+  return reclaim_expired(base, queue, verb, at, now)
 end

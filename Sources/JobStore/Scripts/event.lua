@@ -2,7 +2,6 @@
 -- It stands in front of each script that names it in its `-- include:` line. Further keys are derived from the hash tag of a
 -- declared key, so they are in the same slot by construction.
 
-local RANK = { QUEUED = 0, ANALYZING = 1, GENERATING = 2, POST_PROCESSING = 3, COMPLETE = 4, FAILED = 5, CANCELLED = 6 }
 local TERMINAL = { COMPLETE = true, FAILED = true, CANCELLED = true }
 
 -- What is not terminal is kept this long after its last sign of life; heartbeats and reap renew it: 7 days.
@@ -10,6 +9,12 @@ local TERMINAL = { COMPLETE = true, FAILED = true, CANCELLED = true }
 local KEEP_MS = '604800000'
 -- Milestones kept per job; the oldest go first.
 local MILESTONES_MAX = 256
+
+-- The order of the phases, as the digit of an event's header; nil for what is no phase. (A table would be made at each call.)
+local function rank_of(phase)
+  return phase == 'COMPLETE' and '4' or phase == 'GENERATING' and '2' or phase == 'QUEUED' and '0' or phase == 'ANALYZING' and '1'
+    or phase == 'POST_PROCESSING' and '3' or phase == 'FAILED' and '5' or phase == 'CANCELLED' and '6' or nil
+end
 
 local function refuse(text)
   return redis.error_reply('HEADWAY ' .. text)
@@ -71,7 +76,7 @@ local function event_json(job, seq, kind, s, at, extra)
     .. (extra or '') .. ',"attempt":' .. s.attempt .. ',"at":' .. at .. '}'
 end
 
--- rank: the phase's digit; letter: see docs/redis.md.
+-- rank: the phase's digit, a text as the letter is; see docs/redis.md.
 local function publish(verb, base, job, seq, letter, rank, has_cancel, body)
   if verb == '' then return end
   redis.call(verb, base .. 'live:' .. job,
@@ -80,18 +85,20 @@ end
 
 -- Assigns seq, writes the body and the fields of `set` (name, value, …; may be nil), appends the milestone, publishes. The caller has
 -- written the other fields and, for an end, sets the milestones' TTL.
--- kind: progress | phase | stage | complete | failed | cancelled. `s.seq`, where known, is the seq so far. Returns seq, body.
-local function emit(key, base, job, verb, kind, s, at, extra, set)
-  local seq = (s.seq or redis.call('HGET', key, 'seq') or 0) + 1
+-- kind: progress | phase | stage | complete | failed | cancelled. now: the time as text. `s.seq`, where known, is the seq so far; with
+-- 1 there are no milestones yet. Returns seq, body.
+local function emit(key, base, job, verb, kind, s, now, extra, set)
+  local before = s.seq or redis.call('HGET', key, 'seq') or '0'
+  local seq = before + 1
   s.seq = seq
-  local seq_text, now = int(seq), int(at)
+  local seq_text = int(seq)
   local body = event_json(job, seq_text, kind, s, now, extra)
-  local rank = RANK[s.phase]
-  local letter = rank > 3 and 't' or (kind == 'progress' and 's' or 'm')
+  local rank = rank_of(s.phase)
+  local letter = rank > '3' and 't' or (kind == 'progress' and 's' or 'm')
   local list = base .. 'milestones:' .. job
   -- The QUEUED event of a job that never left the line stands only in its hash; it becomes the first milestone here.
   if letter ~= 's' then
-    local count = redis.call('RPUSHX', list, body)
+    local count = before ~= '1' and redis.call('RPUSHX', list, body) or 0
     if count == 0 then
       local first = s.body or redis.call('HGET', key, 'body')
       if first then redis.call('RPUSH', list, first, body) else redis.call('RPUSH', list, body) end
@@ -99,7 +106,7 @@ local function emit(key, base, job, verb, kind, s, at, extra, set)
       redis.call('LTRIM', list, count - MILESTONES_MAX, -1)
     end
     if letter == 'm' then redis.call('PEXPIRE', list, KEEP_MS) end
-  elseif rank == 0 and redis.call('EXISTS', list) == 0 then
+  elseif rank == '0' and redis.call('EXISTS', list) == 0 then
     local first = s.body or redis.call('HGET', key, 'body')
     if first then
       redis.call('RPUSH', list, first)

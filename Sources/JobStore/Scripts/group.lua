@@ -55,7 +55,7 @@ local function write_group(base, verb, group, g, at) -- rarely
   redis.call('HSET', key, 'phase', phase, 'percent', s.percent, 'phase_percent', s.phase_percent, 'children', s.children)
   redis.call('PEXPIRE', key, KEEP_MS)
   redis.call('PEXPIRE', base .. 'group:' .. group, KEEP_MS)
-  emit(key, base, group, verb, kind, s, at, nil)
+  emit(key, base, group, verb, kind, s, int(at), nil)
   return s, ended
 end
 

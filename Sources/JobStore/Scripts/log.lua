@@ -38,6 +38,6 @@ end
 redis.call('PEXPIRE', stream, KEEP_MS)
 if #out > 0 then
   local body = '{"job":"' .. job .. '","type":"log","lines":[' .. table.concat(out, ',') .. '],"dropped":' .. int(dropped) .. ',"at":' .. int(at) .. '}'
-  publish(ARGV[1], base, job, tonumber(s[2]), 'l', RANK[s[3]], s[4], body)
+  publish(ARGV[1], base, job, tonumber(s[2]), 'l', rank_of(s[3]), s[4], body)
 end
 return { 'ok', s[4] or '' }

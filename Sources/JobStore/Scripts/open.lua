@@ -44,5 +44,5 @@ local deadline = at + AUDIT_RUNNING_MS
 if s.max_runtime_ms then deadline = math.min(deadline, at + tonumber(s.max_runtime_ms) + lease) end
 redis.call('ZADD', q .. 'deadlines', deadline, job)
 redis.call('HINCRBY', q .. 'meta', 'submitted', 1)
-publish(ARGV[1], base, job, 1, 'm', RANK.QUEUED, false, s.body)
+publish(ARGV[1], base, job, 1, 'm', '0', false, s.body)
 return { 'new', ARGV[2], '1' }

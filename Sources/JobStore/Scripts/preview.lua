@@ -9,5 +9,5 @@ if s[1] ~= ARGV[2] then return { 'lost' } end
 local at = now_ms()
 redis.call('SET', base .. 'preview:' .. job, ARGV[3], 'PX', KEEP_MS)
 local body = '{"job":"' .. job .. '","type":"preview","url":"/v1/jobs/' .. job .. '/preview?at=' .. int(at) .. '","at":' .. int(at) .. '}'
-publish(ARGV[1], base, job, tonumber(s[2]), 'l', RANK[s[3]], s[4], body)
+publish(ARGV[1], base, job, tonumber(s[2]), 'l', rank_of(s[3]), s[4], body)
 return { 'ok', s[4] or '' }

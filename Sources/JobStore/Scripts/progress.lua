@@ -40,8 +40,9 @@ end
 
 -- Nil, or why a running job in phase `from` cannot go to `to`.
 local function phase_error(from, to)
-  if not RANK[to] or TERMINAL[to] then return 'phase: not a phase of a running job' end
-  if RANK[to] < RANK[from] then return 'phase: ' .. to .. ' comes before ' .. from end
+  local rank = rank_of(to)
+  if not rank or rank > '3' then return 'phase: not a phase of a running job' end
+  if rank < rank_of(from) then return 'phase: ' .. to .. ' comes before ' .. from end
 end
 
 -- Writes a running job's progress: `s` holds the new fields, phase among them, `percent` and `phase_percent` as tenths; optional
@@ -71,8 +72,8 @@ local function write_progress(key, base, job, verb, old, s, percent, phase_perce
   end
   redis.call('HSET', key, unpack(set))
   if #unset > 0 then redis.call('HDEL', key, unpack(unset)) end
-  local at = now_ms()
-  local seq = emit(key, base, job, verb, kind, s, at, nil)
+  local at, now = now_ms()
+  local seq = emit(key, base, job, verb, kind, s, now, nil)
   -- A producer that goes on after a cancel was asked for does not earn more time by it: reap then forces the end.
   if not (old.cancel and old.queue == HELD) then
     redis.call('ZADD', base .. 'queue:' .. old.queue .. ':leases', at + tonumber(lease), job)

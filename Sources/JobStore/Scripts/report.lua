@@ -13,10 +13,11 @@ local key, fence = KEYS[1], ARGV[2]
 local base, job = split_job_key(key)
 local old = read_hash(key)
 if not old.fence or old.fence ~= fence then return { 'lost' } end
-local write_no = ARGV[3]
-if write_no == '' then write_no = int(tonumber(old.write_no) + 1) end
+-- Before the first write there is no number.
+local write_no, last_no = ARGV[3], tonumber(old.write_no or '0')
+if write_no == '' then write_no = int(last_no + 1) end
 if not string.match(write_no, '^%d+$') then return refuse('write number: an integer is needed') end
-if tonumber(write_no) <= tonumber(old.write_no) then return { 'ok', old.seq, '0', old.cancel or '' } end
+if tonumber(write_no) <= last_no then return { 'ok', old.seq, '0', old.cancel or '' } end
 
 local phase = ARGV[5] ~= '' and ARGV[5] or old.phase
 local wrong = phase_error(old.phase, phase)
@@ -33,7 +34,7 @@ for i = 8, #ARGV, 2 do
   end
 end
 
-local s = { phase = phase, attempt = old.attempt, cancel = old.cancel, traceparent = old.traceparent }
+local s = { phase = phase, attempt = old.attempt, cancel = old.cancel, traceparent = old.traceparent, seq = old.seq }
 for _, name in ipairs(NAMES) do s[name] = old[name] end
 if phase ~= old.phase then s.stage = nil end
 if phase ~= old.phase or (named.stage ~= nil and named.stage ~= old.stage) then

@@ -100,7 +100,8 @@ end
 local body = event_json(job, '1', 'phase', s, now, nil)
 redis.call('HSET', key, 'v', '1', 'id', job, 'queue', queue, 'pipeline', ARGV[7], 'owner', owner, 'priority', ARGV[9], 'params', ARGV[10],
   'max_attempts', ARGV[11], 'ttl_ms', ARGV[12], 'phase', 'QUEUED', 'percent', '0.0', 'phase_percent', '0.0', 'attempt', '1',
-  'created_at', now, 'updated_at', now, 'expires_at', int(expires), 'seq', '1', 'body', body, score and 'score' or 'v', score or '1')
+  'created_at', now, 'updated_at', now, 'expires_at', int(expires), 'seq', '1', 'body', body, score and 'score' or 'v', score or '1',
+  more and 'v' or 'plain', '1')
 if more then redis.call('HSET', key, unpack(more)) end
 redis.call('PEXPIRE', key, expires - at == WAIT_MS and LIFE_MS or int(math.max(0, expires - at) + tonumber(KEEP_MS)))
 if digest then redis.call('SET', idem, digest, 'PX', IDEMPOTENCY_MS) end
@@ -126,7 +127,7 @@ if waits then
   end
 end
 redis.call('HINCRBY', q .. 'meta', 'submitted', '1')
-publish(verb, base, job, 1, 'm', 0, false, body)
+publish(verb, base, job, 1, 'm', '0', false, body)
 
 if expected then
   redis.call('HSET', base .. 'group:' .. job, 'expected', expected)
