@@ -7,6 +7,7 @@ final class BenchRedis: Sendable {
     private let child: ChildProcess
 
     var url: String { "redis://127.0.0.1:\(port)" }
+    var pid: pid_t { child.pid }
 
     static func start(program: String, directory: String, isDurable: Bool) async throws(CommandError) -> BenchRedis {
         guard let port = freePort() else { throw CommandError(.failed, "no free port on 127.0.0.1") }

@@ -67,8 +67,18 @@ final class QueueBench {
 
     // MARK: Throughput
 
-    /// Floor and ours in turn, in slices of a tenth, so that a neighbour's load falls on both: submit, claim and finish.
+    /// Once with Redis on a core of its own, once with everyone on one. The goals are for the former, which is what a deployment has.
     func throughput() async throws {
+        guard Placement.isPossible else { return try await throughput(named: "", hasGoals: true) }
+        for placement in Placement.allCases {
+            try placement.take(redis: redis.pid)
+            try await throughput(named: placement == .split ? "" : ", " + placement.rawValue, hasGoals: placement == .split)
+        }
+        try Placement.leave(redis: redis.pid)
+    }
+
+    /// Floor and ours in turn, in slices of a tenth, so that a neighbour's load falls on both: submit, claim and finish.
+    private func throughput(named suffix: String, hasGoals: Bool) async throws {
         try redis.flush()
         let floor = try QueueFloor(redis)
         let queue = unused("verbs")
@@ -89,6 +99,12 @@ final class QueueBench {
             worker.add(scale.jobs / 3, try await drain(Self.ids(scale.jobs / 3)))
             workerFloor.add(slice, try floor.claimAndFinish(slice))
         }
+        func add(_ name: String, _ ours: Rate, _ floor: Rate, goal: Double) {
+            let name = name + suffix
+            figures.add("\(name): floor", floor.perSecond, "/s")
+            figures.add(name, ours.perSecond, "/s")
+            figures.add("\(name) / floor", ours.perSecond / floor.perSecond, "", hasGoals ? .atLeast(goal) : .none)
+        }
         add("submit, one at a time", submit, submitFloor, goal: 0.4)
         add("submit, 16 in flight", pipelined, pipelinedFloor, goal: 0.5)
         add("claim + finish, verbs alone", verbs, runFloor, goal: 0.45)
@@ -105,12 +121,6 @@ final class QueueBench {
             jobs += Double(count)
             seconds += Double(count) / rate
         }
-    }
-
-    private func add(_ name: String, _ ours: Rate, _ floor: Rate, goal: Double) {
-        figures.add("\(name): floor", floor.perSecond, "/s")
-        figures.add(name, ours.perSecond, "/s")
-        figures.add("\(name) / floor", ours.perSecond / floor.perSecond, "", .atLeast(goal))
     }
 
     private func claimAndFinish(_ queue: String, _ count: Int) async throws -> Double {
