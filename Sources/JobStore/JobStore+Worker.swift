@@ -42,9 +42,10 @@ extension JobStore {
     }
 
     private func claim(from reply: ScriptReply, of request: ClaimRequest) throws(StoreError) -> Claim {
-        guard reply.values.count == 16, let job = reply.text(1).flatMap({ JobID($0) }), let fence = reply.text(2),
+        guard reply.values.count == 10 || reply.values.count == 16, let job = reply.text(1).flatMap({ JobID($0) }),
+            let fence = reply.text(2),
             let attempt = reply.int(3),
-            let maxAttempts = reply.int(4), let pipeline = reply.text(5), let createdAtMs = reply.int(13)
+            let maxAttempts = reply.int(4), let pipeline = reply.text(5), let createdAtMs = reply.int(8)
         else { throw reply.unexpected }
         return Claim(
             lease: Lease(job: job, queue: request.queue, fence: fence, worker: request.worker, nonce: request.nonce),
@@ -53,15 +54,15 @@ extension JobStore {
             pipeline: pipeline,
             owner: Owner(reply.text(6) ?? ""),
             paramsJSON: reply.text(7) ?? "{}",
-            jobClass: reply.text(8),
-            isCold: reply.text(9).map { $0 == "1" },
-            planJSON: reply.text(10),
-            maxRuntimeMs: reply.int(11),
-            traceparent: reply.text(12),
-            prefer: reply.text(14),
+            jobClass: reply.text(10),
+            isCold: reply.text(11).map { $0 == "1" },
+            planJSON: reply.text(12),
+            maxRuntimeMs: reply.int(13),
+            traceparent: reply.text(14),
+            prefer: reply.text(15),
             createdAtMs: createdAtMs,
             // Only where one script sees the whole line, and leaves the tokens itself.
-            isLast: reply.text(15) != "more" && keys.partitions == 1 && !wakeKey(request.queue).isEmpty
+            isLast: reply.text(9) != "more" && keys.partitions == 1 && !wakeKey(request.queue).isEmpty
         )
     }
 

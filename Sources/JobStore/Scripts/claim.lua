@@ -3,8 +3,8 @@
 -- KEYS[1] headway:{p}:queue:Q:ready    KEYS[2] headway:{wake}:Q (standalone and Sentinel only)
 -- ARGV[1] verb   ARGV[2] queue   ARGV[3] worker   ARGV[4] nonce   ARGV[5] lease_ms   ARGV[6] epoch: random hex, used when none is set
 -- ARGV[7…] labels of the worker: jobs that prefer one of them come first, within bounds
--- Returns {'job', id, fence, attempt, max_attempts, pipeline, owner, params, class, cold, plan, max_runtime_ms, traceparent, created_at,
---         prefer, rest} ('' for what is absent; rest: 'more' or, when it was the last, ''),
+-- Returns {'job', id, fence, attempt, max_attempts, pipeline, owner, params, created_at, rest} (rest: 'more' or, when it was the last, '')
+--         and for a job with any of them also class, cold, plan, max_runtime_ms, traceparent, prefer ('' for what is absent),
 --         {'empty', next_due_ms or ''} or {'paused'}
 -- The same nonce returns the same claim, so a lost reply costs nothing.
 local base, queue, lease = string.match(KEYS[1], '^(.-{[^}]*}:)'), ARGV[2], tonumber(ARGV[5])

@@ -12,15 +12,19 @@ local PREFER_MS = 500
 -- An idle worker blocks for at most 25 s before it says so again.
 local IDLE_MS = 27000
 
--- What a claim needs of a job. Most have nothing of what comes second, and say so.
+-- What a claim needs of a job. With seq 1 nothing happened since the submit but perhaps a claim; and most have nothing of what comes
+-- last, and say so.
 local function read_waiting(key)
-  local h = redis.call('HMGET', key, 'phase', 'fence', 'started_at', 'expires_at', 'owner', 'attempt', 'max_attempts', 'pipeline', 'params',
-    'created_at', 'plain')
+  local h = redis.call('HMGET', key, 'fence', 'seq', 'expires_at', 'owner', 'max_attempts', 'pipeline', 'params', 'created_at', 'plain')
   local s = {
-    phase = h[1] or nil, fence = h[2] or nil, started_at = h[3] or nil, expires_at = h[4], owner = h[5], attempt = h[6],
-    max_attempts = h[7], pipeline = h[8], params = h[9], created_at = h[10],
+    fence = h[1] or nil, expires_at = h[3], owner = h[4], max_attempts = h[5], pipeline = h[6], params = h[7], created_at = h[8],
+    plain = h[9], phase = 'QUEUED', attempt = '1', started_at = nil,
   }
-  if not h[11] then
+  if h[2] ~= '1' then
+    h = redis.call('HMGET', key, 'phase', 'attempt', 'started_at')
+    s.phase, s.attempt, s.started_at = h[1] or nil, h[2], h[3] or nil
+  end
+  if not s.plain then
     h = redis.call('HMGET', key, 'class', 'cold', 'plan', 'max_runtime_ms', 'traceparent', 'prefer', 'updated_at')
     s.class, s.cold, s.plan, s.max_runtime_ms, s.traceparent = h[1], h[2], h[3], h[4] or nil, h[5]
     s.prefer, s.updated_at = h[6] or nil, h[7]
@@ -29,9 +33,10 @@ local function read_waiting(key)
 end
 
 local function claimed_job(job, s, rest)
+  if s.plain then return { 'job', job, s.fence, s.attempt, s.max_attempts, s.pipeline, s.owner, s.params, s.created_at, rest } end
   return {
-    'job', job, s.fence, s.attempt, s.max_attempts, s.pipeline, s.owner, s.params, s.class or '', s.cold or '', s.plan or '',
-    s.max_runtime_ms or '', s.traceparent or '', s.created_at, s.prefer or '', rest,
+    'job', job, s.fence, s.attempt, s.max_attempts, s.pipeline, s.owner, s.params, s.created_at, rest, s.class or '', s.cold or '',
+    s.plan or '', s.max_runtime_ms or '', s.traceparent or '', s.prefer or '',
   }
 end
 
@@ -189,7 +194,7 @@ local function take(base, q, verb, worker, lease, new_epoch, set, looked, last, 
 end
 
 -- Gives the first eligible job to a worker. label: where the worker's labels begin in ARGV; set: as read_line has it; last: nil, or the
--- job that ended just now, whose worker asks. Returns what claim.lua says.
+-- job that ends, whose worker asks. Returns what claim.lua says, and 'job fence' of the job that was given.
 local function claim_next(base, at, now, verb, queue, worker, lease, new_epoch, label, set, last)
   local q, labels = queue_base(base, queue), nil
   for i = label, #ARGV do

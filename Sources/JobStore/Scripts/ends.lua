@@ -19,19 +19,19 @@ local function touch(key)
   redis.call('PEXPIRE', key, KEEP_MS)
 end
 
--- What the end of a running job needs of it, without its params and plan, which may be large. A job that has told nothing yet, with
--- seq 1, has no more than that.
+-- What the end of a running job needs of it, without its params and plan, which may be large. With seq 1 nothing has been told since
+-- the submit, no progress, no cancel and no earlier attempt: then that is all.
 local function read_running(key)
-  local h = redis.call('HMGET', key, 'fence', 'cancel', 'queue', 'owner', 'pipeline', 'attempt', 'created_at', 'started_at', 'ttl_ms',
-    'seq', 'traceparent', 'body')
+  local h = redis.call('HMGET', key, 'fence', 'seq', 'queue', 'owner', 'pipeline', 'created_at', 'started_at', 'ttl_ms', 'traceparent', 'body')
   local s = {
-    fence = h[1] or nil, cancel = h[2] or nil, queue = h[3], owner = h[4], pipeline = h[5], attempt = h[6], created_at = h[7],
-    started_at = h[8] or nil, ttl_ms = h[9], seq = h[10], traceparent = h[11] or nil, body = h[12], percent = '0.0', phase_percent = '0.0',
+    fence = h[1] or nil, seq = h[2], queue = h[3], owner = h[4], pipeline = h[5], created_at = h[6], started_at = h[7] or nil,
+    ttl_ms = h[8], traceparent = h[9] or nil, body = h[10], attempt = '1', percent = '0.0', phase_percent = '0.0',
   }
   if s.seq ~= '1' then
-    h = redis.call('HMGET', key, 'percent', 'phase_percent', 'stage', 'stage_percent', 'step', 'steps', 'item', 'items', 'message')
-    s.percent, s.phase_percent, s.stage, s.stage_percent, s.step = h[1], h[2], h[3] or nil, h[4] or nil, h[5] or nil
-    s.steps, s.item, s.items, s.message = h[6] or nil, h[7] or nil, h[8] or nil, h[9] or nil
+    h = redis.call('HMGET', key, 'attempt', 'cancel', 'percent', 'phase_percent', 'stage', 'stage_percent', 'step', 'steps', 'item',
+      'items', 'message')
+    s.attempt, s.cancel, s.percent, s.phase_percent, s.stage, s.stage_percent = h[1], h[2] or nil, h[3], h[4], h[5] or nil, h[6] or nil
+    s.step, s.steps, s.item, s.items, s.message = h[7] or nil, h[8] or nil, h[9] or nil, h[10] or nil, h[11] or nil
   end
   return s
 end
@@ -49,15 +49,21 @@ local function forget_places(base, job, s)
 end
 
 -- Latches a terminal phase. `s` is the whole hash, or at least what read_running reads; `s.now` may hold the time as text. extra: ready
--- JSON members. outcome: what a repeated call answers. stages: JSON object of milliseconds or ''. result: JSON object or nil.
--- Returns the name of the queue's counter that is to go up.
-local function latch(key, base, job, verb, s, phase, at, extra, outcome, stages, result)
+-- JSON members. outcome: what a repeated call answers. stages: JSON object of milliseconds or ''. result: JSON object or nil. next: what
+-- came along with the end, or nil. Returns the name of the queue's counter that is to go up.
+local function latch(key, base, job, verb, s, phase, at, extra, outcome, stages, result, next)
   local now, kind = s.now or int(at), string.lower(phase)
-  local set = { 'phase', phase, 'finished_at', now, 'last_fence', s.fence or '', 'last_outcome', outcome }
+  local is_complete = phase == 'COMPLETE'
+  -- In one piece, because a table that grows is made anew; what is not there is written as the phase once more.
+  local set = {
+    'phase', phase, 'finished_at', now, 'last_fence', s.fence or '', 'last_outcome', outcome, result and 'result' or 'phase', result or phase,
+    next and 'next' or 'phase', next or phase, is_complete and 'percent' or 'phase', is_complete and '100.0' or phase,
+    is_complete and 'phase_percent' or 'phase', is_complete and '100.0' or phase,
+  }
   -- What is of no use any more, and what is no news of a job that ended well: the error of an earlier attempt stays among its milestones.
   if s.seq == '1' then
     redis.call('HDEL', key, 'fence', 'score', 'passed', 'write_no')
-  elseif phase == 'COMPLETE' then
+  elseif is_complete then
     redis.call('HDEL', key, 'fence', 'score', 'passed', 'write_no', 'percent_per_s', 'eta_ms', 'eta_low_ms', 'eta_high_ms', 'stalled',
       'estimating', 'step', 'item', 'message', 'error')
   else
@@ -66,14 +72,13 @@ local function latch(key, base, job, verb, s, phase, at, extra, outcome, stages,
   end
   s.phase = phase
   if s.seq ~= '1' then s.percent_per_s, s.eta_ms, s.eta_low_ms, s.eta_high_ms, s.stalled, s.estimating = nil, nil, nil, nil, nil, nil end
-  if phase == 'COMPLETE' then
+  if is_complete then
     s.percent, s.phase_percent = '100.0', '100.0'
-    set[9], set[10], set[11], set[12] = 'percent', '100.0', 'phase_percent', '100.0'
     if s.seq ~= '1' then
       s.message = nil
       if s.stage then
         s.stage_percent = '100.0'
-        set[13], set[14] = 'stage_percent', '100.0'
+        set[#set + 1], set[#set + 2] = 'stage_percent', '100.0'
       end
       -- The last report came before the end: a finished job does not stand at step 38 of 40.
       s.step, s.item = s.steps, s.items
@@ -81,7 +86,6 @@ local function latch(key, base, job, verb, s, phase, at, extra, outcome, stages,
       if s.item then set[#set + 1], set[#set + 2] = 'item', s.item end
     end
   end
-  if result then set[#set + 1], set[#set + 2] = 'result', result end
   extra = extra .. (stages ~= '' and ',"stages":' .. stages or '') .. ',"duration_ms":' .. int(at - (s.started_at or s.created_at))
   local _, body = emit(key, base, job, verb, kind, s, now, extra, set)
   local ttl = s.ttl_ms
@@ -139,25 +143,24 @@ local function group_changed(base, verb, job, from, to, before, after, at) -- ra
   if s and ended >= tonumber(g.expected) then end_group(base, verb, group, s, g, at) end
 end
 
--- Ends a job: out of its place, latched, its tenant's next one let in, its group told. follows: a claim follows in the same script and
--- does, with its own writes, what is left in `s.freed` (the tenant that runs one less) and `s.ended` (the counter that is to go up).
-local function end_job(key, base, job, verb, s, phase, at, extra, outcome, stages, result, follows)
+-- Tells the group of a child that ended. before: its percent.
+local function tell_group(base, verb, job, s, kind, before, at) -- rarely
+  group_changed(base, verb, job, s.fence and 'running' or 'waiting', kind, tenths_of(before), 1000, at)
+end
+
+-- Ends a job: out of its place, latched, its tenant's next one let in, its group told.
+local function end_job(key, base, job, verb, s, phase, at, extra, outcome, stages, result) -- rarely
   forget_places(base, job, s)
   local before = s.percent
   local kind = latch(key, base, job, verb, s, phase, at, extra, outcome, stages, result)
-  local tenant, q = tenant_of(s.owner), queue_base(base, s.queue)
-  if follows then
-    s.freed, s.ended = tenant, kind
-  else
-    redis.call('HINCRBY', q .. 'meta', kind, '1')
-    if s.queue ~= HELD then
-      count(q, tenant, not s.fence and '-1' or nil, s.fence and '-1' or nil)
-      if s.fence then free_place(base, s.queue, tenant) end
-    end
+  local q = queue_base(base, s.queue)
+  redis.call('HINCRBY', q .. 'meta', kind, '1')
+  if s.queue ~= HELD then
+    local tenant = tenant_of(s.owner)
+    count(q, tenant, not s.fence and '-1' or nil, s.fence and '-1' or nil)
+    if s.fence then free_place(base, s.queue, tenant) end
   end
-  if group_of(job) then
-    group_changed(base, verb, job, s.fence and 'running' or 'waiting', kind, tenths_of(before), 1000, at)
-  end
+  if group_of(job) then tell_group(base, verb, job, s, kind, before, at) end
 end
 
 local function waiting_deadline(s, at)
@@ -230,15 +233,13 @@ local function reclaim(base, queue, verb, at, expired) -- rarely
   return requeued, ended
 end
 
--- Those that have expired, at most 100. now: the time as text.
-local function reclaim_expired(base, queue, verb, at, now)
-  local expired = redis.call('ZRANGEBYSCORE', queue_base(base, queue) .. 'leases', '-inf', now, 'LIMIT', '0', '100')
+-- Moves what is due into the line and takes expired leases from their owners, at most 100 of each. now: the time as text. Returns
+-- requeued, ended.
+local function look(base, queue, verb, at, now)
+  local q = queue_base(base, queue)
+  local due = redis.call('ZRANGEBYSCORE', q .. 'delayed', '-inf', now, 'LIMIT', '0', '100')
+  if due[1] then promote(base, queue, due) end
+  local expired = redis.call('ZRANGEBYSCORE', q .. 'leases', '-inf', now, 'LIMIT', '0', '100')
   if expired[1] then return reclaim(base, queue, verb, at, expired) end
   return 0, 0
-end
-
--- Moves what is due into the line, and takes expired leases from their owners. Returns requeued, ended.
-local function look(base, queue, verb, at, now)
-  promote_due(base, queue, now)
-  return reclaim_expired(base, queue, verb, at, now)
 end

@@ -141,9 +141,3 @@ local function promote(base, queue, due) -- rarely
     end
   end
 end
-
--- Those that are due, at most 100. now: the time as text.
-local function promote_due(base, queue, now)
-  local due = redis.call('ZRANGEBYSCORE', queue_base(base, queue) .. 'delayed', '-inf', now, 'LIMIT', '0', '100')
-  if due[1] then promote(base, queue, due) end
-end

@@ -20,8 +20,7 @@ if last and at - tonumber(last) < tonumber(ARGV[3]) then return { 'skipped' } en
 redis.call('ZREMRANGEBYSCORE', q .. 'dead', '-inf', at - DEAD_TTL_MS)
 redis.call('HSET', KEYS[1], 'reaped_at', int(at))
 
-promote_due(base, queue, int(at))
-local requeued, ended = reclaim_expired(base, queue, verb, at, int(at))
+local requeued, ended = look(base, queue, verb, at, int(at))
 
 local function fail_job(key, job, s, code, message)
   local error = '{"code":"' .. code .. '","message":"' .. message .. '","recoverable":false}'
