@@ -7,7 +7,7 @@ public struct AuditReport: Sendable, Hashable {
     public var findings: [AuditFinding] = []
     /// There were more.
     public var isCut = false
-    /// Queues whose tenants' counts were not checked, because their lines are too long to be counted in one step.
+    /// Queues whose tenants' counts were checked in sum only, because their lines are too long to be counted in one step.
     public var uncounted: [String] = []
 
     /// Findings that are still there.
@@ -41,6 +41,7 @@ public struct AuditFinding: Sendable, Hashable {
         case noWakeToken = "no_wake_token"
         case parkedMiscounted = "parked_miscounted"
         case tenantMiscounted = "tenant_miscounted"
+        case tenantsDoNotAddUp = "tenants_do_not_add_up"
         case queueUnregistered = "queue_unregistered"
         // The deployment
         case schemaMissing = "schema_missing"
@@ -76,6 +77,9 @@ public struct AuditFinding: Sendable, Hashable {
         case .noWakeToken: "jobs wait in the queue \(subject) and nothing wakes its workers"
         case .parkedMiscounted: "the count of parked jobs\(place) is wrong"
         case .tenantMiscounted: "the counts of the tenant \(subject)\(place) are wrong"
+        case .tenantsDoNotAddUp:
+            "the counts of the tenants of the queue \(subject) are not the length of its line, which is too long to say whose: "
+                + "audit again with --fix when it has \(AuditLimits.countedJobs) jobs or fewer"
         case .queueUnregistered: "the queue \(subject) has jobs and is not registered"
         case .schemaMissing: "the deployment's schema version or partition count is missing or another's"
         case .workerLeftover: "the worker \(subject) has been gone for more than a day and is still listed"

@@ -21,6 +21,8 @@ enum AuditLimits {
     static let batch = 100
     /// Findings that are confirmed and reported.
     static let findings = 1000
+    /// Jobs of a queue whose tenants' counts are checked one by one (COUNT_MAX of the script).
+    static let countedJobs = 20_000
     /// Sweeps of a queue that nobody swept, each of 100 jobs.
     static let sweeps = 100
     /// A worker's entry is removed by the next that registers, after a day.
@@ -196,11 +198,9 @@ extension JobStore {
             // Progress-only jobs and groups have no limits, and so no counts.
             guard slice.queue != Keys.heldQueue else { continue }
             found = try await look(at: .counts(slice), fix: false)
-            if found.contains(where: \.isUncounted) {
-                if !report.uncounted.contains(slice.queue) { report.uncounted.append(slice.queue) }
-            } else if !found.isEmpty {
-                suspects[.counts(slice)] = Set(found.map(\.mark))
-            }
+            if found.contains(where: \.isUncounted), !report.uncounted.contains(slice.queue) { report.uncounted.append(slice.queue) }
+            found.removeAll(where: \.isUncounted)
+            if !found.isEmpty { suspects[.counts(slice)] = Set(found.map(\.mark)) }
             try await pause(options.pause)
         }
         let known = try await queueNames()

@@ -4,7 +4,8 @@
 -- KEYS[2] any headway:{wake}:Q (standalone and Sentinel only)
 -- ARGV[1] '1' = repair   ARGV[2] 'jobs', 'groups', 'place', 'line' or 'counts'
 -- ARGV[3…] for line and counts the queue; for groups the verb and ids of groups; else ids of jobs
--- Returns a list of {id, tenant or queue, finding, '1' if repaired else '0'}; for counts of a long line {{queue, 'not_counted', '0'}}
+-- Returns a list of {id, tenant or queue, finding, '1' if repaired else '0'}; {queue, 'not_counted', '0'} where a long line was looked at
+-- in sum only
 local COUNT_MAX = 20000
 -- Any live process sweeps a queue about once a second: what is overdue for so long, nobody does.
 local OVERDUE_MS = 60000
@@ -150,13 +151,27 @@ local function check_line(queue)
   end
 end
 
+-- Of a line that is too long to be counted: the tenants' counts against its length.
+local function check_sums(queue, tenants, waiting, leased)
+  local q, queued, running = queue_base(base, queue), 0, 0
+  for _, tenant in ipairs(tenants) do
+    local had = redis.call('HMGET', q .. 'tenant:' .. tenant, 'queued', 'running')
+    queued, running = queued + tonumber(had[1] or '0'), running + tonumber(had[2] or '0')
+  end
+  if queued ~= waiting or running ~= leased then found(queue, 'tenants_do_not_add_up', false) end
+end
+
 local function check_counts(queue)
   local q = queue_base(base, queue)
+  if redis.call('SCARD', q .. 'tenants') > COUNT_MAX then return found(queue, 'not_counted', false) end
   local tenants = redis.call('SMEMBERS', q .. 'tenants')
-  local total = redis.call('ZCARD', q .. 'ready') + redis.call('ZCARD', q .. 'delayed') + redis.call('ZCARD', q .. 'leases')
+  local waiting, leased = redis.call('ZCARD', q .. 'ready') + redis.call('ZCARD', q .. 'delayed'), redis.call('ZCARD', q .. 'leases')
   local parked = 0
   for _, tenant in ipairs(tenants) do parked = parked + redis.call('ZCARD', q .. 'parked:' .. tenant) end
-  if total + parked > COUNT_MAX then return found(queue, 'not_counted', false) end
+  if waiting + parked + leased > COUNT_MAX then
+    found(queue, 'not_counted', false)
+    return check_sums(queue, tenants, waiting + parked, leased)
+  end
   if parked ~= tonumber(redis.call('HGET', KEYS[1], 'parked') or '0') then
     note(queue, 'parked_miscounted', function() redis.call('HSET', KEYS[1], 'parked', int(parked)) end)
   end

@@ -36,7 +36,7 @@ struct AuditCommand: AsyncParsableCommand {
         var text = "\(report.jobs) jobs, \(report.keys) keys: "
         text += report.findings.isEmpty ? "all is well" : "\(report.left) findings left, \(report.repaired) repaired"
         if report.isCut { text += "; there are more findings than one audit takes, run it again" }
-        for queue in report.uncounted { text += "; \(queue) is too long to be counted" }
+        for queue in report.uncounted { text += "; \(queue) is too long to count each tenant's jobs, only their sum was checked" }
         return text
     }
 }
