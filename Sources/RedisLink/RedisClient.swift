@@ -106,12 +106,26 @@ public final class RedisClient: Sendable {
         arguments: [RedisArgument],
         timeout: Duration? = nil
     ) async throws(RedisError) -> RESPValue {
-        let tail = [.int(keys.count)] + keys.map { RedisArgument.string($0) } + arguments
         do throws(RedisError) {
-            return try await send(["EVALSHA", .string(script.sha1)] + tail, timeout: timeout)
+            return try await evaluate("EVALSHA", script.sha1, keys, arguments, timeout)
         } catch {
             guard error.code == .noScript, !error.mayHaveRun else { throw error }
-            return try await send(["EVAL", .string(script.source)] + tail, timeout: timeout)
+            return try await evaluate("EVAL", script.source, keys, arguments, timeout)
+        }
+    }
+
+    private func evaluate(
+        _ verb: StaticString,
+        _ script: String,
+        _ keys: [String],
+        _ arguments: [RedisArgument],
+        _ timeout: Duration?
+    ) async throws(RedisError) -> RESPValue {
+        var bytes = ByteBuffer()
+        try CommandEncoder.encode(verb, script: script, keys: keys, arguments: arguments, into: &bytes, limits: configuration.limits)
+        switch try await submit(bytes, replyCount: 1, timeout: timeout) {
+        case .one(let value): return try value.asResult.get()
+        case .many(let values): return .array(values)
         }
     }
 

@@ -48,7 +48,10 @@ public struct LineLogHandler: LogHandler {
     public func log(event: LogEvent) {
         var all = metadata
         if let provided = metadataProvider?.get() { all.merge(provided) { _, new in new } }
-        if let given = event.metadata { all.merge(given) { _, new in new } }
+        if let given = event.metadata {
+            // Most loggers have none of their own.
+            if all.isEmpty { all = given } else { all.merge(given) { _, new in new } }
+        }
         if let error = event.error { all[LogKey.errorMessage] = .string("\(error)") }
         var line = LogLineWriter()
         switch format {
@@ -77,11 +80,14 @@ public struct LineLogHandler: LogHandler {
 struct LogLineWriter {
     private(set) var bytes: [UInt8] = []
 
+    /// Of a line with two or three short values.
+    private static let usualBytes = 160
+
     /// Messages line up behind every level but `critical`.
     private static let levelColumn = 7
 
     mutating func text(timeMs: Int, level: Logger.Level, message: String, metadata: Logger.Metadata) {
-        bytes.reserveCapacity(160)
+        bytes.reserveCapacity(Self.usualBytes)
         time(timeMs)
         raw(" ")
         let name = level.rawValue
@@ -93,8 +99,10 @@ struct LogLineWriter {
             raw(" ")
             escape(key, quotes: false)
             raw("=")
-            let rendered = Self.limited(value.description)
-            let needsQuotes = rendered.isEmpty || rendered.utf8.contains { $0 <= 0x20 || $0 == 0x22 || $0 == 0x3d || $0 == 0x7f }
+            var rendered = Self.rendered(value)
+            let needsQuotes = rendered.withUTF8 { text in
+                text.isEmpty || text.contains { $0 <= 0x20 || $0 == 0x22 || $0 == 0x3d || $0 == 0x7f }
+            }
             if needsQuotes { raw("\"") }
             escape(rendered, quotes: needsQuotes)
             if needsQuotes { raw("\"") }
@@ -103,9 +111,12 @@ struct LogLineWriter {
     }
 
     mutating func json(timeMs: Int, level: Logger.Level, label: String, message: String, metadata: Logger.Metadata) {
+        bytes.reserveCapacity(Self.usualBytes)
         raw("{\"time\":\"")
         time(timeMs)
-        raw("\",\"level\":\"\(level.rawValue)\",\"logger\":\"")
+        raw("\",\"level\":\"")
+        raw(level.rawValue)
+        raw("\",\"logger\":\"")
         escape(label, quotes: true)
         raw("\",\"message\":\"")
         escape(message, quotes: true)
@@ -114,16 +125,27 @@ struct LogLineWriter {
             raw(",\"")
             escape(key, quotes: true)
             raw("\":\"")
-            escape(Self.limited(value.description), quotes: true)
+            escape(Self.rendered(value), quotes: true)
             raw("\"")
         }
         raw("}\n")
     }
 
-    private mutating func raw(_ text: String) { bytes.append(contentsOf: text.utf8) }
+    private mutating func raw(_ text: String) {
+        var text = text
+        text.withUTF8 { bytes.append(contentsOf: $0) }
+    }
 
     /// Control characters (C0, DEL, C1) and the Unicode line separators are escaped as JSON does; with `quotes` also `"` and `\`.
     private mutating func escape(_ text: String, quotes: Bool) {
+        var text = text
+        // ASCII without any of them goes as it is.
+        let isPlain = text.withUTF8 { text in
+            guard text.allSatisfy({ $0 >= 0x20 && $0 < 0x7f && $0 != 0x5c && !(quotes && $0 == 0x22) }) else { return false }
+            bytes.append(contentsOf: text)
+            return true
+        }
+        if isPlain { return }
         for scalar in text.unicodeScalars {
             switch scalar.value {
             case 0x0a: raw("\\n")
@@ -137,6 +159,15 @@ struct LogLineWriter {
             default: bytes.append(contentsOf: UTF8.encode(scalar) ?? UTF8.encodedReplacementCharacter)
             }
         }
+    }
+
+    private static func rendered(_ value: Logger.MetadataValue) -> String {
+        let text =
+            switch value {
+            case .string(let text): text
+            default: value.description
+            }
+        return limited(text)
     }
 
     private static func limited(_ text: String) -> String {
@@ -153,28 +184,49 @@ struct LogLineWriter {
 
     /// ISO 8601 in UTC with milliseconds, e.g. `2026-01-31T23:59:59.123Z`.
     private mutating func time(_ unixMs: Int) {
-        var seconds = time_t(unixMs / 1000)
-        var parts = tm()
-        gmtime_r(&seconds, &parts)
-        number(Int(parts.tm_year) + 1900, 4)
+        // Floored, for clocks before 1970.
+        let (seconds, ms) = Self.floored(unixMs, 1000)
+        let (days, second) = Self.floored(seconds, 86_400)
+        let date = Self.date(days)
+        number(date.year, 4)
         raw("-")
-        number(Int(parts.tm_mon) + 1, 2)
+        number(date.month, 2)
         raw("-")
-        number(Int(parts.tm_mday), 2)
+        number(date.day, 2)
         raw("T")
-        number(Int(parts.tm_hour), 2)
+        number(second / 3600, 2)
         raw(":")
-        number(Int(parts.tm_min), 2)
+        number(second / 60 % 60, 2)
         raw(":")
-        number(Int(parts.tm_sec), 2)
+        number(second % 60, 2)
         raw(".")
-        number(unixMs % 1000, 3)
+        number(ms, 3)
         raw("Z")
     }
 
+    private static func floored(_ value: Int, _ divisor: Int) -> (quotient: Int, rest: Int) {
+        let (quotient, rest) = value.quotientAndRemainder(dividingBy: divisor)
+        return rest < 0 ? (quotient - 1, rest + divisor) : (quotient, rest)
+    }
+
+    /// The day that is so many after 1970-01-01, counted in years that begin in March, so that a leap day is the last of its year
+    /// (<https://howardhinnant.github.io/date_algorithms.html#civil_from_days>). `gmtime_r` takes a lock and the time zone's file.
+    private static func date(_ days: Int) -> (year: Int, month: Int, day: Int) {
+        let (era, day) = floored(days + 719_468, 146_097)
+        let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365
+        let dayOfYear = day - (365 * year + year / 4 - year / 100)
+        let month = (5 * dayOfYear + 2) / 153
+        return (year + era * 400 + (month < 10 ? 0 : 1), month < 10 ? month + 3 : month - 9, dayOfYear - (153 * month + 2) / 5 + 1)
+    }
+
     private mutating func number(_ value: Int, _ digits: Int) {
-        let text = String(value)
-        for _ in text.utf8.count..<max(digits, text.utf8.count) { bytes.append(0x30) }
-        raw(text)
+        var place = 1
+        for _ in 1..<digits { place *= 10 }
+        var rest = value
+        while place > 0 {
+            bytes.append(UInt8(ascii: "0") + UInt8(truncatingIfNeeded: rest / place % 10))
+            rest %= place
+            place /= 10
+        }
     }
 }

@@ -59,8 +59,9 @@ public enum WorkerLimits {
     static let learnedPipelines = 64
     /// A job that took less is short: of these one in so many milliseconds teaches, per pipeline.
     static let shortJobMs = 250
-    /// Before the first report of a job that says nothing itself: one that ends sooner costs no command.
-    static let firstReport: Duration = .milliseconds(20)
+    /// Before the first report of a job that says nothing itself, its heartbeats and its limits: one that ends sooner costs no command
+    /// and no timer.
+    static let firstReportMs = 20
     /// Log lines that wait for Redis; older ones are dropped and counted.
     static let pendingLogLines = 500
     /// How long a `finish`, `fail` or `release` is repeated: by then the lease was lost long ago and `reap` has decided.

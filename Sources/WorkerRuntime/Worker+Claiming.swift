@@ -1,5 +1,6 @@
 import JobStore
 import Logging
+import NIOCore
 import ProgressCore
 import Synchronization
 import Telemetry
@@ -8,29 +9,37 @@ import Telemetry
 extension Worker {
     /// Claims while there is room, and stays until the last job has ended.
     func claimAndRun(directory: String, files: GatewayFiles?) async {
-        await withDiscardingTaskGroup { group in
-            while !isDraining, !Task.isCancelled {
-                guard state.withLock({ $0.running.count }) < configuration.concurrency else {
-                    await slotBell.wait(atMost: WorkerLimits.longestWait)
-                    continue
-                }
-                if let pause = state.withLock({ $0.crashLoop.pause }) {
-                    await sitOut(pause)
-                    continue
-                }
-                guard let claim = await nextClaim() else { continue }
-                let first = begin(claim, after: nil, directory: directory, files: files)
-                group.addTask {
-                    // A slot goes on with what came along with the end of its last job.
-                    var run = first
-                    while true {
-                        let result = await run.run()
-                        self.ended(run.claim, result)
-                        guard let next = result.next else { return self.leaveSlot(run.claim) }
-                        run = self.begin(next, after: run.claim, directory: directory, files: files)
+        await withTaskCancellationHandler {
+            await withDiscardingTaskGroup { group in
+                while !isDraining, !Task.isCancelled {
+                    guard state.withLock({ $0.running.count }) < configuration.concurrency else {
+                        await slotBell.wait(atMost: WorkerLimits.longestWait)
+                        continue
+                    }
+                    if let pause = state.withLock({ $0.crashLoop.pause }) {
+                        await sitOut(pause)
+                        continue
+                    }
+                    guard let claim = await nextClaim() else { continue }
+                    let first = begin(claim, after: nil, directory: directory, files: files)
+                    group.addTask {
+                        // A slot goes on with what came along with the end of its last job.
+                        var run = first
+                        while true {
+                            let result = await run.run()
+                            self.ended(run.claim, result)
+                            guard let next = result.next else { return self.leaveSlot(run.claim) }
+                            run = self.begin(next, after: run.claim, directory: directory, files: files)
+                        }
                     }
                 }
             }
+        } onCancel: {
+            let runs = state.withLock { state in
+                state.isCancelled = true
+                return Array(state.running.values)
+            }
+            for run in runs { run.cancel() }
         }
     }
 
@@ -38,19 +47,20 @@ extension Worker {
         let (end, sign) = (result.end, result.sign)
         metrics.count(end)
         metrics.running.add(-1)
-        let random = environment.random()
         let nowMs = environment.nowMs()
         let (before, after) = state.withLock { state in
             if end == .complete { state.finished += 1 }
             if end == .failed { state.failed += 1 }
             let before = state.crashLoop.pause
-            state.crashLoop.note(sign, nowMs: nowMs, random: random)
+            state.crashLoop.note(sign, nowMs: nowMs, random: environment.random())
             return (before, state.crashLoop.pause)
         }
         if after != before { showPause(after) }
         logger.info(
             "job ended",
-            metadata: ["job.id": "\(claim.lease.job)", "outcome": "\(end.rawValue)", "attempt": "\(claim.attempt)"]
+            metadata: [
+                "job.id": .string(claim.lease.job.text), "outcome": .string(end.rawValue), "attempt": .stringConvertible(claim.attempt),
+            ]
         )
         recordBell.ring()
     }
@@ -68,7 +78,7 @@ extension Worker {
     private var isAlone: Bool { configuration.concurrency == 1 && configuration.queues.count == 1 && configuration.labels.isEmpty }
 
     /// What to ask for along with the good end of a job; nil where the claim loop has to decide.
-    private func nextRequest(after claim: Claim) -> ClaimRequest? {
+    func nextRequest(after claim: Claim) -> ClaimRequest? {
         // Only its first queue: a later one comes when those before it are empty.
         guard claim.lease.queue == configuration.queues.first, !(claim.isLast && isAlone) else { return nil }
         guard state.withLock({ $0.stage == .serving && $0.crashLoop.pause == nil }), !Task.isCancelled else { return nil }
@@ -204,45 +214,54 @@ extension Worker {
 
     /// - Parameter last: whose slot the job takes.
     private func begin(_ claim: Claim, after last: Claim?, directory: String, files: GatewayFiles?) -> JobRun {
-        let stop = StopOrder()
-        let heartbeat = Doorbell(eventLoop)
-        let (number, isDraining, isFull, isFirst) = state.withLock { state in
-            if let last {
-                state.running[last.lease.fence] = nil
-                metrics.claims.increment()
-            }
-            state.running[claim.lease.fence] = Running(job: claim.lease.job, stop: stop, heartbeat: heartbeat)
+        // Names come from submitters; a forgotten one only costs a hint.
+        let (number, isFirst) = state.withLock { state in
             state.claims += 1
-            // Names come from submitters; a forgotten one only costs a hint.
             if state.seenPipelines.count == WorkerLimits.seenPipelines { state.seenPipelines.removeAll() }
-            let isFirst = state.seenPipelines.insert(claim.pipeline).inserted
-            return (state.claims, state.stage >= .draining, state.running.count >= configuration.concurrency, isFirst)
+            return (state.claims, state.seenPipelines.insert(claim.pipeline).inserted)
         }
+        let run = JobRun(
+            claim,
+            worker: self,
+            pipeline: pipelines[claim.pipeline] ?? pipelines[configuration.pipeline] ?? Pipeline(name: claim.pipeline, stages: []),
+            parentDirectory: directory,
+            number: number,
+            files: files,
+            isFirstOfItsPipeline: isFirst,
+            startMs: environment.nowMs()
+        )
+        let (isDraining, isCancelled, isFull, watchesStarts) = state.withLock { state in
+            if let last { state.running[last.lease.fence] = nil }
+            state.running[claim.lease.fence] = run
+            defer { state.isWatchingStarts = true }
+            // A job that follows another takes no free slot.
+            let isFull = last == nil && state.running.count >= configuration.concurrency
+            return (state.stage >= .draining, state.isCancelled, isFull, state.isWatchingStarts)
+        }
+        if last != nil { metrics.claims.increment() }
         metrics.running.add(1)
         recordBell.ring()
         if isFull { busyBell.ring() }
+        if !watchesStarts { watchStarts(inMs: WorkerLimits.firstReportMs) }
         // Claimed in the moment of the drain: straight back.
-        if isDraining { stop.give(.shutdown) }
-        let pipeline = pipelines[claim.pipeline] ?? pipelines[configuration.pipeline] ?? Pipeline(name: claim.pipeline, stages: [])
-        logger.info("job claimed", metadata: ["job.id": "\(claim.lease.job)", "attempt": "\(claim.attempt)"])
-        return JobRun(
-            claim: claim,
-            store: store,
-            backend: backend,
-            files: files,
-            configuration: configuration,
-            pipeline: pipeline,
-            directory: "\(directory)/job-\(claim.lease.job)-\(number)",
-            metrics: metrics,
-            logger: logger,
-            stop: stop,
-            heartbeatBell: heartbeat,
-            eventLoop: eventLoop,
-            loopExecutor: loopExecutor,
-            isFirstOfItsPipeline: isFirst,
-            learnedCache: learnedCache,
-            nextRequest: { [weak self] in self?.nextRequest(after: claim) },
-            isShuttingDown: { [weak self] in self?.isStopping ?? true }
-        )
+        if isDraining { run.stop.give(.shutdown) }
+        if isCancelled { run.cancel() }
+        logger.info("job claimed", metadata: ["job.id": .string(claim.lease.job.text), "attempt": .stringConvertible(claim.attempt)])
+        return run
+    }
+
+    /// One timer for all jobs that began lately: what has run for a moment gets its heartbeats, reports and limits.
+    private func watchStarts(inMs delayMs: Int) {
+        eventLoop.scheduleTask(in: .milliseconds(Int64(delayMs))) {
+            let moment = WorkerLimits.firstReportMs
+            let nowMs = self.environment.nowMs()
+            let (due, nextMs) = self.state.withLock { state -> ([JobRun], Int?) in
+                let nextMs = state.running.values.lazy.map { $0.startMs + moment }.filter { $0 > nowMs }.min()
+                state.isWatchingStarts = nextMs != nil
+                return (state.running.values.filter { $0.startMs + moment <= nowMs }, nextMs)
+            }
+            for run in due { run.beginSurroundings() }
+            if let nextMs { self.watchStarts(inMs: nextMs - nowMs) }
+        }
     }
 }

@@ -49,7 +49,7 @@ extension Worker {
             queues: configuration.queues,
             pipeline: configuration.pipeline,
             concurrency: configuration.concurrency,
-            jobs: Set(state.running.values.map(\.job.text)).sorted(),
+            jobs: Set(state.running.values.map(\.lease.job.text)).sorted(),
             isDraining: state.stage >= .draining
         )
         record.instance = instance
@@ -96,7 +96,7 @@ extension Worker {
                     environment: environment,
                     limit: WorkerLimits.gpuQueryTime,
                     bytes: WorkerLimits.gpuQueryBytes
-                ) { [weak self] outcome in self?.note(outcome) }
+                ) { [self] outcome in note(outcome) }
             }
             try? await Task.sleep(for: WorkerLimits.gpuRefresh)
         }
@@ -153,11 +153,11 @@ extension Worker {
     func listenForHints() async {
         guard var hints else { return }
         hints.configuration.limits.idleBeforeProbe = TimeAmount(WorkerLimits.hintProbe)
-        let listener = HintListener { [weak self] hint in
-            guard let self else { return }
-            if hint == JobStore.drainHint { return self.drain() }
-            let bells = self.state.withLock { $0.running.values.filter { $0.job.text == hint }.map(\.heartbeat) }
-            for bell in bells { bell.ring() }
+        // Held by the subscriber, which ends here. A weak reference would make each of the worker's many others dearer.
+        let listener = HintListener { [self] hint in
+            if hint == JobStore.drainHint { return drain() }
+            let runs = state.withLock { $0.running.values.filter { $0.lease.job.text == hint } }
+            for run in runs { run.beatSoon() }
         }
         let subscriber = RedisSubscriber(
             configuration: hints.configuration,

@@ -27,7 +27,11 @@ public final class Worker: Service {
     struct State {
         var stage = Stage.serving
         /// By fence: a job that was lost may be claimed again while its old run is still stopping.
-        var running: [String: Running] = [:]
+        var running: [String: JobRun] = [:]
+        /// A timer looks after those that began lately.
+        var isWatchingStarts = false
+        /// The worker was cancelled, and with it whatever begins.
+        var isCancelled = false
         var claims = 0
         /// The last claim left nothing in the line: what comes later leaves a token.
         var isLineEmpty = false
@@ -39,12 +43,6 @@ public final class Worker: Service {
         var reaps: ReapSchedule
         var gpus: [WorkerRecord.GPU] = []
         var isLookingAtGPUs = false
-    }
-
-    struct Running {
-        let job: JobID
-        let stop: StopOrder
-        let heartbeat: Doorbell
     }
 
     let configuration: WorkerConfiguration
@@ -62,6 +60,10 @@ public final class Worker: Service {
     let instance: String
     let state: Mutex<State>
     let learnedCache = LearnedCache()
+    let reportPolicy: ReportPolicy
+    /// Of a job that brings none of its own.
+    let runLimits: RunLimits
+    let heartbeatMs: Int
     /// Rung when a slot became free or the worker drains.
     let slotBell: Doorbell
     /// Rung when the worker drains, for whoever waits for something else: the claim loop, and the end of the grace.
@@ -110,6 +112,13 @@ public final class Worker: Service {
         logger: Logger
     ) {
         self.configuration = configuration
+        reportPolicy = ReportPolicy(maxPerSecond: configuration.updatesPerSecond)
+        runLimits = RunLimits(
+            runtimeMs: configuration.maxRuntime.wholeMilliseconds,
+            stallMs: configuration.stallKill?.wholeMilliseconds,
+            quotaBytes: configuration.jobQuotaBytes
+        )
+        heartbeatMs = store.settings.heartbeat.wholeMilliseconds
         self.store = store
         self.hints = hints
         self.pipelines = Dictionary(pipelines.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })

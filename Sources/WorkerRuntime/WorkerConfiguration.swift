@@ -88,7 +88,7 @@ public struct WorkerEnvironment: Sendable {
     public init(
         nowMs: @escaping @Sendable () -> Int = { WorkerEnvironment.steadyClockMs() },
         makeNonce: @escaping @Sendable () -> String = { WorkerEnvironment.randomNonce() },
-        random: @escaping @Sendable () -> Double = { Double.random(in: 0..<1) }
+        random: @escaping @Sendable () -> Double = { WorkerEnvironment.randomUnit() }
     ) {
         self.nowMs = nowMs
         self.makeNonce = makeNonce
@@ -97,9 +97,23 @@ public struct WorkerEnvironment: Sendable {
 
     public static func steadyClockMs() -> Int { monotonicMs() }
 
+    /// In 0..<1.
+    public static func randomUnit() -> Double {
+        var pool = PooledRandom()
+        return Double.random(in: 0..<1, using: &pool)
+    }
+
     /// 128 random bits.
     public static func randomNonce() -> String {
-        String(UInt64.random(in: .min ... .max), radix: 36) + "-" + String(UInt64.random(in: .min ... .max), radix: 36)
+        let words = [PooledRandom().next(), PooledRandom().next()]
+        return String(unsafeUninitializedCapacity: 26) { text in
+            for index in 0..<26 {
+                // Thirteen times five bits of each, of which the last has four.
+                let digit = UInt8(truncatingIfNeeded: words[index / 13] >> UInt64(index % 13 * 5) & 31)
+                text.initializeElement(at: index, to: digit < 10 ? UInt8(ascii: "0") + digit : UInt8(ascii: "a") + digit - 10)
+            }
+            return 26
+        }
     }
 
     public static func hostName() -> String {

@@ -36,7 +36,7 @@ extension LearnedEstimator {
         for (slot, stage) in stages.enumerated() {
             guard let duration = stage.duration, duration.isFinite else { continue }
             // Where nothing ever passes before the first stage there is nothing to learn about it.
-            if slot == 0, duration < 0.05, stage.forecast.weight == 0 { continue }
+            if slot == 0, duration < Tuning.shortestStart, stage.forecast.weight == 0 { continue }
             learn(stage, duration: duration, into: &record)
             guard stage.forecast.weight > 3 else { continue }
             let (residual, variance) = stage.residual(ofLog: log(duration))

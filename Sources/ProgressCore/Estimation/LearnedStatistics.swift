@@ -32,6 +32,9 @@ public struct LearnedStatistics: Sendable, Hashable {
 
     func values(_ field: String) -> [Double]? { fields[field]?.values }
 
+    /// Whether a job that named no stage teaches something by the time it took. Never false for one that does.
+    public func learnsFromSilence(ofMs durationMs: Int) -> Bool { !fields.isEmpty || Double(durationMs) / 1000 >= Tuning.shortestStart }
+
     /// The logarithm by which this worker's jobs take longer than the stages' sums say.
     func workerFactor(_ worker: String) -> Double {
         (values(StageKey.worker(worker))?[0] ?? 0) + (values(StageKey.fleet)?[0] ?? 0)

@@ -5,6 +5,8 @@ enum Tuning {
 
     /// What a job counts after the next one: a window of about forty jobs.
     static let forgetting = 0.975
+    /// Less than that before the first stage, in seconds, is none.
+    static let shortestStart = 0.05
     /// The same for the histogram of residuals, which needs more jobs to show two heaps.
     static let histogramForgetting = 0.985
     /// Weight of a parent key (other classes, other temperature) against the key's own jobs, in jobs.

@@ -100,7 +100,8 @@ final class ReplyWaiter: Sendable {
 
     private enum State {
         case idle
-        case waiting(CheckedContinuation<Outcome, Never>)
+        // Safety: resumed once by construction, as whoever takes it out of the state leaves another state behind.
+        case waiting(UnsafeContinuation<Outcome, Never>)
         case done(Outcome?)
     }
 
@@ -113,7 +114,7 @@ final class ReplyWaiter: Sendable {
     /// Suspends until ``resume(_:)``; `start` runs once the task can be resumed, unless it was cancelled before.
     func wait(_ start: () -> Void) async -> Outcome {
         await withTaskCancellationHandler {
-            await withCheckedContinuation { continuation in
+            await withUnsafeContinuation { continuation in
                 let early: Outcome? = state.withLock { state in
                     guard case .done(let outcome) = state else {
                         state = .waiting(continuation)
@@ -130,7 +131,7 @@ final class ReplyWaiter: Sendable {
 
     /// The first result counts; later ones are dropped.
     func resume(_ outcome: Outcome) {
-        let continuation = state.withLock { state -> CheckedContinuation<Outcome, Never>? in
+        let continuation = state.withLock { state -> UnsafeContinuation<Outcome, Never>? in
             switch state {
             case .idle:
                 state = .done(outcome)
@@ -145,7 +146,7 @@ final class ReplyWaiter: Sendable {
     }
 
     private func cancel() {
-        let continuation = state.withLock { state -> CheckedContinuation<Outcome, Never>? in
+        let continuation = state.withLock { state -> UnsafeContinuation<Outcome, Never>? in
             defer { state = .done(nil) }
             if case .waiting(let continuation) = state { return continuation }
             return nil

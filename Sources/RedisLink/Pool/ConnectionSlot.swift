@@ -21,6 +21,12 @@ final class ConnectionSlot: Sendable {
         case waiting(Scheduled<Void>)
     }
 
+    private struct Inbox {
+        var submissions: [Submission] = []
+        /// Of the last drain, emptied: commands come and go without new memory for their list.
+        var spare: [Submission] = []
+    }
+
     private struct LoopState {
         var phase = Phase.stopped
         var owner: (any ConnectionSlotOwner)?
@@ -28,12 +34,15 @@ final class ConnectionSlot: Sendable {
         var backoff: Backoff
     }
 
+    /// Commands that arrive within one turn of the loop, usually.
+    private static let spareCapacity = 64
+
     let eventLoop: any EventLoop
     private let connector: Connector
     private let limits: RedisLimits
     private let logger: Logger
     private let ready = Atomic<Bool>(false)
-    private let inbox = Mutex<[Submission]>([])
+    private let inbox = Mutex(Inbox())
     private let state: NIOLoopBoundBox<LoopState>
 
     init(
@@ -55,8 +64,8 @@ final class ConnectionSlot: Sendable {
 
     func enqueue(_ submission: Submission) {
         let isFirst = inbox.withLock { inbox in
-            inbox.append(submission)
-            return inbox.count == 1
+            inbox.submissions.append(submission)
+            return inbox.submissions.count == 1
         }
         if isFirst { eventLoop.execute { self.drain() } }
     }
@@ -99,12 +108,19 @@ final class ConnectionSlot: Sendable {
     // MARK: On the loop
 
     private func drain() {
-        let submissions = inbox.withLock { inbox in
-            let taken = inbox
-            inbox = []
+        var submissions = inbox.withLock { inbox in
+            var taken: [Submission] = []
+            swap(&taken, &inbox.submissions)
+            swap(&inbox.submissions, &inbox.spare)
             return taken
         }
         guard !submissions.isEmpty else { return }
+        defer {
+            if submissions.capacity <= Self.spareCapacity {
+                submissions.removeAll(keepingCapacity: true)
+                inbox.withLock { swap(&$0.spare, &submissions) }
+            }
+        }
         if case .ready(let handler, _) = state.value.phase {
             if handler.submit(submissions) { return }
             // Closed, and `lost()` has not run yet: take nothing more.

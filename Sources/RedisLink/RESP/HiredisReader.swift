@@ -10,9 +10,12 @@ import NIOCore
 ///   own frames, and the caller's reference keeps the reader alive, so a sink may drop its owner.
 final class HiredisReader {
     private let reader: UnsafeMutablePointer<redisReader>
-    private let tape: ReplyTape
+    /// Where hiredis' callbacks find it; ours alone.
+    private let tape: UnsafeMutablePointer<ReplyTape>
     private let bytesMax: Int
     private let feedBytes: Int
+    /// Room that a reply begins with: most fit, and are written without growing.
+    private static let smallReply = 512
     private var failure: RedisError?
     private var isReading = false
 
@@ -21,23 +24,29 @@ final class HiredisReader {
             // 300 bytes are not to be had: nothing can go on.
             fatalError("no memory for a redisReader")
         }
-        tape = ReplyTape(bytesMax: bytesMax, elementsMax: elementsMax)
+        tape = .allocate(capacity: 1)
+        tape.initialize(to: ReplyTape(bytesMax: bytesMax, elementsMax: elementsMax))
         self.reader = reader
         self.bytesMax = bytesMax
         self.feedBytes = feedBytes
-        reader.pointee.privdata = Unmanaged.passUnretained(tape).toOpaque()
+        reader.pointee.privdata = UnsafeMutableRawPointer(tape)
     }
 
-    deinit { redisReaderFree(reader) }
+    deinit {
+        redisReaderFree(reader)
+        tape.deinitialize(count: 1)
+        tape.deallocate()
+    }
 
     /// Parses `buffer` and calls `onReply` for each complete reply, in order.
     func read(_ buffer: ByteBuffer, _ onReply: (RESPValue) -> Void) throws(RedisError) {
         try feed(buffer) { reader throws(RedisError) in
+            reader.tape.pointee.reserve(min(HiredisReader.smallReply, reader.unparsed))
             while try reader.parseOne() {
                 var index = 0
-                let value = reader.tape.value(at: &index)
+                let value = reader.tape.pointee.value(at: &index)
                 // A reply has a buffer of its own: it lives as long as somebody keeps a part of it.
-                reader.tape.cut(keepingFrom: reader.tape.nodes.count)
+                reader.tape.pointee.cut(keepingFrom: reader.tape.pointee.nodes.count)
                 onReply(value)
             }
         }
@@ -50,16 +59,16 @@ final class HiredisReader {
         try feed(buffer) { reader throws(RedisError) in
             var done = 0
             // `feed` gave hiredis at most this much, beyond what the tape holds already.
-            reader.tape.reserve(min(reader.feedBytes, reader.unparsed))
+            reader.tape.pointee.reserve(min(reader.feedBytes, reader.unparsed))
             var failure: RedisError?
             do throws(RedisError) {
-                while try reader.parseOne() { done = reader.tape.nodes.count }
+                while try reader.parseOne() { done = reader.tape.pointee.nodes.count }
             } catch {
                 failure = error
             }
             var index = 0
-            while index < done { onPush(RedisPush(reader.tape, at: &index)) }
-            if done > 0 { reader.tape.cut(keepingFrom: done) }
+            while index < done { onPush(RedisPush(reader.tape.pointee, at: &index)) }
+            if done > 0 { reader.tape.pointee.cut(keepingFrom: done) }
             // What was complete before the error counts.
             if let failure { throw failure }
         }
@@ -86,7 +95,7 @@ final class HiredisReader {
     /// True when a whole reply lies on the tape.
     private func parseOne() throws(RedisError) -> Bool {
         var reply: UnsafeMutableRawPointer?
-        guard redisReaderGetReply(reader, &reply) == REDIS_OK else { throw fail(tape.refusal?.rawValue ?? errorText) }
+        guard redisReaderGetReply(reader, &reply) == REDIS_OK else { throw fail(tape.pointee.refusal?.rawValue ?? errorText) }
         return reply != nil
     }
 
@@ -131,10 +140,10 @@ private enum HiredisCallbacks {
     /// hiredis wants an object per element: any pointer but NULL, which means failure. The task itself is one, and nothing frees it.
     static func write(
         _ task: UnsafePointer<redisReadTask>?,
-        _ body: (ReplyTape, _ type: Int32) -> Bool
+        _ body: (inout ReplyTape, _ type: Int32) -> Bool
     ) -> UnsafeMutableRawPointer? {
         guard let task, let privdata = task.pointee.privdata else { return nil }
-        let isWritten = Unmanaged<ReplyTape>.fromOpaque(privdata)._withUnsafeGuaranteedRef { body($0, task.pointee.type) }
+        let isWritten = body(&privdata.assumingMemoryBound(to: ReplyTape.self).pointee, task.pointee.type)
         return isWritten ? UnsafeMutableRawPointer(mutating: task) : nil
     }
 }

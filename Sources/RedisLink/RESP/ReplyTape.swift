@@ -4,7 +4,7 @@ import NIOCore
 ///
 /// hiredis calls depth first, so a flat list needs no parent pointers, and a reply that spans several feeds simply continues.
 /// Nothing here keeps a pointer into hiredis' buffer, which moves between calls.
-final class ReplyTape {
+struct ReplyTape {
     enum Node {
         case null
         case integer(Int64)
@@ -33,7 +33,7 @@ final class ReplyTape {
 
     // MARK: Called by hiredis
 
-    func appendString(_ source: UnsafeRawBufferPointer, _ node: (Int, Int) -> Node) -> Bool {
+    mutating func appendString(_ source: UnsafeRawBufferPointer, _ node: (Int, Int) -> Node) -> Bool {
         guard hasRoom(for: source.count) else { return false }
         let offset = bytes.writerIndex
         bytes.writeBytes(source)
@@ -41,13 +41,13 @@ final class ReplyTape {
         return true
     }
 
-    func append(_ node: Node) -> Bool {
+    mutating func append(_ node: Node) -> Bool {
         guard hasRoom(for: 0) else { return false }
         nodes.append(node)
         return true
     }
 
-    func appendArray(count: Int) -> Bool {
+    mutating func appendArray(count: Int) -> Bool {
         guard count <= elementsMax else {
             refusal = .tooManyElements
             return false
@@ -56,7 +56,7 @@ final class ReplyTape {
     }
 
     /// Small elements are counted too: `:1` ten million times must not pass a limit meant for memory.
-    private func hasRoom(for count: Int) -> Bool {
+    private mutating func hasRoom(for count: Int) -> Bool {
         guard bytes.writerIndex + nodes.count * MemoryLayout<Node>.stride + count <= bytesMax else {
             refusal = .tooLarge
             return false
@@ -67,14 +67,14 @@ final class ReplyTape {
     // MARK: Called between feeds
 
     /// Room for all strings of a feed, so that they are written without growing.
-    func reserve(_ count: Int) {
-        if bytes.capacity == 0 { bytes = ByteBufferAllocator().buffer(capacity: count) }
+    mutating func reserve(_ count: Int) {
+        if bytes.capacity == 0 { bytes.reserveCapacity(count) }
     }
 
     /// Starts a new tape with a buffer of its own, keeping the unfinished elements from `mark` on.
     ///
     /// Slices handed out share the old buffer: writing on into it would copy all of it.
-    func cut(keepingFrom mark: Int) {
+    mutating func cut(keepingFrom mark: Int) {
         guard mark < nodes.count else {
             nodes.removeAll(keepingCapacity: nodes.capacity <= 1_024)
             bytes = ByteBuffer()

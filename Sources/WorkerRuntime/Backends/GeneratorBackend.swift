@@ -38,7 +38,8 @@ public struct BackendJob: Sendable, Hashable {
     public let definition: Pipeline
     /// The submitter's parameters, a JSON object.
     public let paramsJSON: String
-    /// Absolute paths of directories of this job alone: what it may read, and where its results go.
+    /// Absolute paths of directories of this job alone: what it may read, and where its results go. Empty for a backend that uses no
+    /// files.
     public let inputDirectory: String
     public let outputDirectory: String
     /// W3C Trace Context of the submit, to be carried on.

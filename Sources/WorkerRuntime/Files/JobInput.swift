@@ -8,6 +8,7 @@ struct JobInput: Hashable {
 
     /// Reads `{"inputs":[{"upload":"…","name":"…"}]}`; no member `inputs` is no inputs.
     static func list(paramsJSON: String) throws(BackendError) -> [JobInput] {
+        guard JSONScanner.mayHold(member: "inputs", paramsJSON) else { return [] }
         var inputs: [JobInput] = []
         do throws(JSONScanner.Malformed) {
             var scanner = try JSONScanner(Array(paramsJSON.utf8))

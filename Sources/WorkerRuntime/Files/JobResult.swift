@@ -31,12 +31,21 @@ enum JobResult {
     /// The members of an object as text, without `files`.
     private static func members(_ json: String) -> String? {
         do throws(JSONScanner.Malformed) {
-            var scanner = try JSONScanner(Array(json.utf8))
+            let bytes = Array(json.utf8)
+            var scanner = try JSONScanner(bytes)
             guard case .object(let range) = try scanner.document() else { return nil }
+            // The rule: nothing to leave out, nothing between the members. Their text goes on as it is.
+            if isCompact(bytes), !JSONScanner.mayHold(member: "files", json) { return scanner.text(1..<bytes.count - 1) }
             return try scanner.members(of: range).filter { $0.name != "files" }
                 .map { "\(JSONText.quoted($0.name)):\(scanner.text($0.text))" }.joined(separator: ",")
         } catch {
             return nil
         }
+    }
+
+    /// On one line, without space around the members as a whole.
+    private static func isCompact(_ object: [UInt8]) -> Bool {
+        object.count > 2 && object[1] == UInt8(ascii: "\"") && object.last == UInt8(ascii: "}")
+            && object[object.count - 2] != 0x20 && !object.contains { $0 < 0x20 }
     }
 }

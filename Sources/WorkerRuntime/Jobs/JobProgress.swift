@@ -4,9 +4,19 @@ import Synchronization
 
 /// What is known of a running job and not yet written: the meeting place of the backend, on whatever thread it calls, and the
 /// reporter. Bounded: the newest state, a few phase and stage changes, some log lines, one preview.
+///
+/// A job that says nothing and that nobody looks at has no tracker: it is made when it is needed first.
 final class JobProgress: Sendable {
+    /// What a tracker begins with.
+    struct Start: Sendable {
+        var pipeline: Pipeline
+        var plan: [PlannedStage] = []
+        var statistics = LearnedStatistics()
+        var hints = JobHints()
+    }
+
     private struct State {
-        var tracker: ProgressTracker
+        var tracker: ProgressTracker?
         /// Phase and stage changes that were not written yet, as they were when they happened.
         var milestones: [ProgressState] = []
         var lines: [LogLine] = []
@@ -17,46 +27,57 @@ final class JobProgress: Sendable {
         var lastNewsAtMs: Int
         /// When the reporter looks again without being told.
         var wakeAtMs = Int.min
-        var isClosed = false
+        /// Told that there is something to write at once, and of the end; nil after it.
+        var onNews: (@Sendable () -> Void)?
+        var isClosed: Bool { onNews == nil }
     }
 
     private let state: Mutex<State>
-    private let bell: Doorbell
+    private let start: Start
+    private let startedAtMs: Int
     private let nowMs: @Sendable () -> Int
     private let minimumGapMs: Int
 
-    init(
-        pipeline: Pipeline,
-        plan: [PlannedStage],
-        statistics: LearnedStatistics = LearnedStatistics(),
-        hints: JobHints = JobHints(),
-        policy: ReportPolicy,
-        bell: Doorbell,
-        nowMs: @escaping @Sendable () -> Int
-    ) {
-        let tracker = ProgressTracker(pipeline: pipeline, plan: plan, statistics: statistics, hints: hints, startedAtMs: nowMs())
-        state = Mutex(State(tracker: tracker, lastNewsAtMs: nowMs()))
-        self.bell = bell
+    /// - Parameter onNews: must not call back; may come from any thread, and for the last time when the progress is closed.
+    init(_ start: Start, policy: ReportPolicy, nowMs: @escaping @Sendable () -> Int, onNews: @escaping @Sendable () -> Void) {
+        self.start = start
+        startedAtMs = nowMs()
+        state = Mutex(State(lastNewsAtMs: startedAtMs, onNews: onNews))
         self.nowMs = nowMs
         minimumGapMs = policy.minimumGapMs
+    }
+
+    private func withTracker<R>(_ state: inout State, _ body: (inout ProgressTracker) -> R) -> R {
+        if state.tracker == nil {
+            state.tracker = ProgressTracker(
+                pipeline: start.pipeline,
+                plan: start.plan,
+                statistics: start.statistics,
+                hints: start.hints,
+                startedAtMs: startedAtMs
+            )
+        }
+        // Made just now, if it was not there.
+        return body(&state.tracker!)
     }
 
     /// Takes in one event of the backend; never blocks for long.
     func receive(_ event: BackendEvent) {
         let now = nowMs()
-        let shouldRing = state.withLock { state -> Bool in
+        let onNews = state.withLock { state -> (@Sendable () -> Void)? in
             switch event {
             case .progress(let update):
                 // A generator that repeats itself makes no progress.
                 if update != state.lastUpdate { state.lastNewsAtMs = now }
                 state.lastUpdate = update
-                if state.tracker.apply(update, atMs: now) {
+                let milestone = withTracker(&state) { $0.apply(update, atMs: now) ? $0.state(atMs: now) : nil }
+                if let milestone {
                     if state.milestones.count == WorkerLimits.pendingMilestones { state.milestones.removeFirst() }
-                    state.milestones.append(state.tracker.state(atMs: now))
-                    return true
+                    state.milestones.append(milestone)
+                    return state.onNews
                 }
-            case .plan(let plan): state.tracker.adopt(plan)
-            case .hints(let jobClass, let isCold): state.tracker.adopt(jobClass: jobClass, isCold: isCold)
+            case .plan(let plan): withTracker(&state) { $0.adopt(plan) }
+            case .hints(let jobClass, let isCold): withTracker(&state) { $0.adopt(jobClass: jobClass, isCold: isCold) }
             case .log(let stream, let text):
                 if state.lines.count == WorkerLimits.pendingLogLines {
                     state.lines.removeFirst(WorkerLimits.pendingLogLines / 10)
@@ -67,9 +88,9 @@ final class JobProgress: Sendable {
             case .preview(let path): state.preview = path
             }
             // A tick is news only when nobody is going to look soon anyway.
-            return state.wakeAtMs > now + minimumGapMs
+            return state.wakeAtMs > now + minimumGapMs ? state.onNews : nil
         }
-        if shouldRing { bell.ring() }
+        onNews?()
     }
 
     /// When something new was heard of the work.
@@ -82,16 +103,22 @@ final class JobProgress: Sendable {
 
     /// The work has ended: the reporter comes to its end, without being cut off in the middle of a write.
     func close() {
-        state.withLock { $0.isClosed = true }
-        bell.ring()
+        let onNews = state.withLock { state in
+            defer { state.onNews = nil }
+            return state.onNews
+        }
+        onNews?()
     }
 
     var isClosed: Bool { state.withLock { $0.isClosed } }
 
-    func current() -> ProgressState { state.withLock { $0.tracker.state(atMs: nowMs()) } }
+    /// Nothing was said that would have to be written, and no state was asked for.
+    var isSilent: Bool { state.withLock { $0.tracker == nil && $0.lines.isEmpty && $0.droppedLines == 0 } }
+
+    func current() -> ProgressState { state.withLock { withTracker(&$0) { $0.state(atMs: nowMs()) } } }
 
     /// `state` was written: from now on watchers draw its speed.
-    func published(_ state: ProgressState) { self.state.withLock { $0.tracker.published(state, atMs: nowMs()) } }
+    func published(_ state: ProgressState) { self.state.withLock { $0.tracker?.published(state, atMs: nowMs()) } }
 
     /// The oldest phase or stage change that waits.
     var firstMilestone: ProgressState? { state.withLock { $0.milestones.first } }
@@ -121,15 +148,22 @@ final class JobProgress: Sendable {
         }
     }
 
-    /// The end has come: what there is to learn from the job, should it turn out to be a good end.
-    func finish() -> JobLesson {
+    /// The end has come: what there is to learn from the job, should it turn out to be a good end; nil for nothing.
+    ///
+    /// - Parameter endedAtMs: when it came.
+    func finish(atMs endedAtMs: Int) -> JobLesson? {
         state.withLock { state in
-            let record = state.tracker.finish(atMs: nowMs())
-            return JobLesson(record: record, trace: state.tracker.trace, plan: state.tracker.announced, hints: state.tracker.hints)
+            if state.tracker == nil, !start.statistics.learnsFromSilence(ofMs: endedAtMs - startedAtMs) { return nil }
+            return withTracker(&state) { tracker in
+                let record = tracker.finish(atMs: endedAtMs)
+                let lesson = JobLesson(record: record, trace: tracker.trace, plan: tracker.announced, hints: tracker.hints)
+                // What said nothing has nothing to teach, and no trace.
+                return record.isEmpty && !lesson.hasStages ? nil : lesson
+            }
         }
     }
 
     func stageDurations() -> [(stage: String, ms: Int)] {
-        state.withLock { $0.tracker.stageDurations(atMs: nowMs()) }.map { ($0.stage, $0.ms) }
+        state.withLock { $0.tracker?.stageDurations(atMs: nowMs()) ?? [] }.map { ($0.stage, $0.ms) }
     }
 }

@@ -10,21 +10,8 @@ extension JobRun {
         switch action {
         case .nothing: return (.lost, nil)
         case .complete(let result):
-            // The same for each repetition that may have run: its nonce makes the answer the same.
-            var request: ClaimRequest?
-            var isInDoubt = false
             do throws(StoreError) {
-                let (status, next) = try await repeated { store throws(StoreError) in
-                    if !isInDoubt { request = nextRequest() }
-                    do throws(StoreError) {
-                        return try await store.finish(lease, as: .complete, resultJSON: result, stagesMs: stages, then: request)
-                    } catch {
-                        isInDoubt = isInDoubt || error.mayHaveRun
-                        throw error
-                    }
-                }
-                guard case .job(let claim)? = next else { return (status == .done ? .complete : .lost, nil) }
-                return (status == .done ? .complete : .lost, claim)
+                return try await complete(result, stages)
             } catch {
                 guard error.code == .invalid else { return (.lost, nil) }
                 return await write(.fail(.outputRejected(error.message, isRecoverable: false)), progress: progress)
@@ -45,6 +32,26 @@ extension JobRun {
         }
     }
 
+    /// The good end, and with it the next job.
+    private func complete(_ result: String, _ stages: [(stage: String, ms: Int)]) async throws(StoreError) -> (end: JobEnd, next: Claim?) {
+        // The same for each repetition that may have run: its nonce makes the answer the same.
+        var request: ClaimRequest?
+        var isInDoubt = false
+        var patience = Patience()
+        while true {
+            if !isInDoubt { request = worker.nextRequest(after: claim) }
+            do throws(StoreError) {
+                let (status, next) = try await store.finish(lease, as: .complete, resultJSON: result, stagesMs: stages, then: request)
+                guard status == .done else { return (.lost, nil) }
+                guard case .job(let claim)? = next else { return (.complete, nil) }
+                return (.complete, claim)
+            } catch {
+                isInDoubt = isInDoubt || error.mayHaveRun
+                try await pause(after: error, &patience)
+            }
+        }
+    }
+
     private func ended(_ end: JobEnd, _ verb: (any WorkerStore) async throws(StoreError) -> Bool) async -> JobEnd {
         do throws(StoreError) {
             return try await repeated(verb) ? end : .lost
@@ -56,18 +63,30 @@ extension JobRun {
 
     /// Repeats an end until Redis takes it, or until `reap` has long decided about the job. All of them are harmless to repeat.
     private func repeated<R>(_ verb: (any WorkerStore) async throws(StoreError) -> R) async throws(StoreError) -> R {
-        var backoff = Backoff()
-        let startMs = environment.nowMs()
+        var patience = Patience()
         while true {
             do throws(StoreError) {
                 return try await verb(store)
             } catch {
-                metrics.storeErrors.increment()
-                let limit = isShuttingDown() ? store.settings.lease : WorkerLimits.endRetry
-                let isOver = environment.nowMs() - startMs >= limit.wholeMilliseconds
-                if error.code == .invalid || Task.isCancelled || isOver { throw error }
-                try? await Task.sleep(for: backoff.next(random: environment.random()))
+                try await pause(after: error, &patience)
             }
         }
+    }
+
+    private struct Patience {
+        var backoff = Backoff()
+        /// When it was lost first.
+        var sinceMs: Int?
+    }
+
+    /// Waits before a repetition; throws the error when there is to be none.
+    private func pause(after error: StoreError, _ patience: inout Patience) async throws(StoreError) {
+        metrics.storeErrors.increment()
+        let nowMs = environment.nowMs()
+        let sinceMs = patience.sinceMs ?? nowMs
+        patience.sinceMs = sinceMs
+        let limit = worker.isStopping ? store.settings.lease : WorkerLimits.endRetry
+        if error.code == .invalid || Task.isCancelled || nowMs - sinceMs >= limit.wholeMilliseconds { throw error }
+        try? await Task.sleep(for: patience.backoff.next(random: environment.random()))
     }
 }

@@ -11,7 +11,7 @@ extension JobRun {
     }
 
     func learned() async -> LearnedStatistics {
-        if let known = learnedCache.statistics(of: claim.pipeline, nowMs: environment.nowMs()) {
+        if let known = learnedCache.statistics(of: claim.pipeline, nowMs: startMs) {
             // A task of its own, because the job starts now, with what is known.
             if known.isOld { Task { await read() } }
             return known.statistics
@@ -35,10 +35,17 @@ extension JobRun {
         }
     }
 
-    /// What said nothing has nothing to teach, and no trace; of short jobs not every one is heard.
-    func shouldTeach(_ lesson: JobLesson, durationMs: Int) -> Bool {
-        (!lesson.record.isEmpty || lesson.hasStages)
-            && learnedCache.takesLesson(of: claim.pipeline, durationMs: durationMs, nowMs: environment.nowMs())
+    /// What the job has to teach; of short jobs not every one is heard.
+    func lesson(of progress: JobProgress, endedAtMs: Int) -> JobLesson? {
+        let durationMs = endedAtMs - startMs
+        // Asked before the lesson is drawn, which is work.
+        guard learnedCache.wantsLesson(of: claim.pipeline, durationMs: durationMs, nowMs: endedAtMs),
+            let lesson = progress.finish(atMs: endedAtMs),
+            learnedCache.takesLesson(of: claim.pipeline, durationMs: durationMs, nowMs: endedAtMs)
+        else {
+            return nil
+        }
+        return lesson
     }
 
     /// Once, after Redis has taken the end; what is lost here is missed by nobody.

@@ -3,43 +3,64 @@ import Logging
 import NIOCore
 import ProgressCore
 import RedisLink
+import Synchronization
 import Telemetry
 
 /// One claimed job, from the claim to the last thing written about it.
-struct JobRun: Sendable {
+///
+/// Heartbeats, reports and limits surround the work, but nothing of them is needed at once, and a job that ends at once needs none
+/// of them: they begin when it has run for a moment (`Worker.watchStarts`), with the first change of phase or stage, or with a hint.
+final class JobRun: Sendable {
+    let worker: Worker
     let claim: Claim
-    let store: any WorkerStore
-    let backend: any GeneratorBackend
-    let files: GatewayFiles?
-    let configuration: WorkerConfiguration
     let pipeline: Pipeline
-    /// Of this run alone.
-    let directory: String
-    let metrics: WorkerMetrics
-    let logger: Logger
-    let stop: StopOrder
-    /// Rung for a heartbeat at once: somebody says that this job was cancelled.
-    let heartbeatBell: Doorbell
-    /// For timers.
-    let eventLoop: any EventLoop
-    let loopExecutor: LoopExecutor
+    /// Of the worker, and which of its runs this is: together the name of this run's own.
+    private let parentDirectory: String
+    private let number: Int
+    let files: GatewayFiles?
     /// No job of this pipeline ran here before.
     let isFirstOfItsPipeline: Bool
-    let learnedCache: LearnedCache
-    /// What to ask for together with a good end; nil: nothing.
-    let nextRequest: @Sendable () -> ClaimRequest?
-    /// True once the worker shuts down: ends are then repeated for a short time only.
-    let isShuttingDown: @Sendable () -> Bool
+    /// When it was claimed, by the worker's clock.
+    let startMs: Int
+    let stop = StopOrder()
+    let surroundings = Mutex(Surroundings())
 
-    var environment: WorkerEnvironment { configuration.environment }
+    init(
+        _ claim: Claim,
+        worker: Worker,
+        pipeline: Pipeline,
+        parentDirectory: String,
+        number: Int,
+        files: GatewayFiles?,
+        isFirstOfItsPipeline: Bool,
+        startMs: Int
+    ) {
+        self.claim = claim
+        self.worker = worker
+        self.pipeline = pipeline
+        self.parentDirectory = parentDirectory
+        self.number = number
+        self.files = files
+        self.isFirstOfItsPipeline = isFirstOfItsPipeline
+        self.startMs = startMs
+    }
+
+    var store: any WorkerStore { worker.store }
+    var backend: any GeneratorBackend { worker.backend }
+    var configuration: WorkerConfiguration { worker.configuration }
+    var environment: WorkerEnvironment { worker.configuration.environment }
+    var metrics: WorkerMetrics { worker.metrics }
+    var logger: Logger { worker.logger }
+    var learnedCache: LearnedCache { worker.learnedCache }
     var lease: Lease { claim.lease }
 
+    /// Of this run alone; made only for a backend that uses files.
+    var directory: JobDirectory { JobDirectory(path: "\(parentDirectory)/job-\(claim.lease.job)-\(number)") }
+
     var limits: RunLimits {
-        RunLimits(
-            runtimeMs: claim.maxRuntimeMs ?? configuration.maxRuntime.wholeMilliseconds,
-            stallMs: configuration.stallKill?.wholeMilliseconds,
-            quotaBytes: configuration.jobQuotaBytes
-        )
+        var limits = worker.runLimits
+        if let own = claim.maxRuntimeMs { limits.runtimeMs = own }
+        return limits
     }
 
     struct Result {
@@ -52,56 +73,31 @@ struct JobRun: Sendable {
 
     /// Runs the job and writes its end.
     func run() async -> Result {
-        let startMs = environment.nowMs()
-        let policy = ReportPolicy(maxPerSecond: configuration.updatesPerSecond)
-        let bell = Doorbell(eventLoop)
-        let progress = JobProgress(
+        let start = JobProgress.Start(
             pipeline: pipeline,
             plan: claim.planJSON.flatMap(GeneratorLine.plan(json:)) ?? [],
             statistics: await learned(),
-            hints: hints,
-            policy: policy,
-            bell: bell,
-            nowMs: environment.nowMs
+            hints: hints
         )
-        let directory = JobDirectory(path: self.directory)
-        var reporter = Reporter(
-            store: store,
-            lease: lease,
-            progress: progress,
-            bell: bell,
-            stop: stop,
-            policy: policy,
-            metrics: metrics,
-            environment: environment,
-            outputDirectory: directory.output,
-            logger: logger
-        )
+        let progress = JobProgress(start, policy: worker.reportPolicy, nowMs: environment.nowMs) { self.reportSoon() }
+        let outcome = await outcome(of: progress)
+        let reporter = await endSurroundings(of: progress)
 
-        // A task of its own, because it alone is stopped by an order while heartbeats and reports go on around it, and because it may
-        // block: then it does not run on the event loop.
-        let executor = backend.mayBlock || backend.usesFiles ? nil : loopExecutor
-        let work = Task(executorPreference: executor) { await self.work(in: directory, progress: progress) }
-        stop.whenGiven { work.cancel() }
-        let outcome = await withTaskCancellationHandler {
-            await supervise(work, in: directory, progress: progress, reporter: &reporter)
-        } onCancel: {
-            work.cancel()
-        }
-
-        let sign = sign(of: outcome, startedMs: startMs)
+        let sign = sign(of: outcome)
         let action = EndAction.decide(outcome, stop: stop.reason, limits: limits)
-        if action != .nothing { await reporter.flush { isShuttingDown() ? store.settings.lease : WorkerLimits.endRetry } }
-        let lesson = progress.finish()
-        let durationMs = environment.nowMs() - startMs
+        if action != .nothing, reporter != nil || !progress.isSilent {
+            var reporter = reporter ?? self.reporter(of: progress)
+            await reporter.flush { worker.isStopping ? store.settings.lease : WorkerLimits.endRetry }
+        }
+        let endedAtMs = environment.nowMs()
         // What is delivered lives elsewhere. First, because a job that comes along with the end shall not wait for a large directory.
         var isComplete = false
         if case .complete = action { isComplete = true }
-        if isComplete, files != nil { await remove(directory) }
+        if isComplete, files != nil { await removeDirectory() }
         let (end, next) = await write(action, progress: progress)
         // Without a gateway the results live here.
-        if !isComplete || end != .complete { await remove(directory) }
-        if end == .complete, shouldTeach(lesson, durationMs: durationMs) {
+        if !isComplete || end != .complete { await removeDirectory() }
+        if end == .complete, let lesson = lesson(of: progress, endedAtMs: endedAtMs) {
             if next == nil {
                 await teach(lesson)
             } else {
@@ -112,12 +108,32 @@ struct JobRun: Sendable {
         return Result(end: end, sign: sign, next: next)
     }
 
-    /// Not on the event loop: to remove much takes a while.
-    private func remove(_ directory: JobDirectory) async {
-        if backend.usesFiles { _ = await onOwnThread { directory.remove() } }
+    /// The work, in a task of its own, because it alone is stopped by an order while all around it goes on.
+    private func outcome(of progress: JobProgress) async -> WorkOutcome {
+        // Claimed in the moment of a drain, say.
+        guard stop.reason == nil else { return .stopped }
+        prepareSurroundings(for: progress)
+        let work: Task<WorkOutcome, Never>
+        if backend.mayBlock || backend.usesFiles {
+            // Not on the event loop.
+            work = Task(executorPreference: nil) { await self.work(progress) }
+        } else {
+            // Begun here and now: what ends at once needs no turn of the loop.
+            work = Task.immediate(executorPreference: worker.loopExecutor) { await self.work(progress) }
+        }
+        surround(work)
+        stop.whenGiven { work.cancel() }
+        return await work.value
     }
 
-    private func sign(of outcome: WorkOutcome, startedMs: Int) -> HealthSign {
+    /// Not on the event loop: to remove much takes a while.
+    private func removeDirectory() async {
+        guard backend.usesFiles else { return }
+        let directory = directory
+        _ = await onOwnThread { directory.remove() }
+    }
+
+    private func sign(of outcome: WorkOutcome) -> HealthSign {
         switch outcome {
         case .done: return .well
         case .stopped: return .unclear
@@ -126,67 +142,19 @@ struct JobRun: Sendable {
             if stop.reason != nil { return .unclear }
             // What the generator itself calls hopeless is a judgement about the job: it ran.
             let isJudged = !error.isRecoverable && error.code != BackendError.noGatewayCode
-            let isAtOnce = environment.nowMs() - startedMs < WorkerLimits.instantFailureMs
+            let isAtOnce = environment.nowMs() - startMs < WorkerLimits.instantFailureMs
             return isAtOnce && !isJudged ? .failedAtOnce(code: error.code) : .well
         }
     }
 
-    private func supervise(
-        _ work: Task<WorkOutcome, Never>,
-        in directory: JobDirectory,
-        progress: JobProgress,
-        reporter: inout Reporter
-    ) async -> WorkOutcome {
-        let initial = reporter
-        let stop = stop
-        let runtime = Duration.milliseconds(min(limits.runtimeMs, WorkerLimits.longestTimerMs))
-        let limit = eventLoop.scheduleTask(in: TimeAmount(runtime)) { stop.give(.timeout) }
-        defer { limit.cancel() }
-        // Beside the others and never cancelled: a write that is cut off may have arrived, and would be repeated by whoever goes on.
-        async let reporting = report(initial)
-        let outcome = await withTaskGroup(of: WorkOutcome?.self) { group in
-            group.addTask {
-                await self.keepLease()
-                return nil
-            }
-            if limits.quotaBytes != nil {
-                group.addTask {
-                    await self.watchQuota(of: directory)
-                    return nil
-                }
-            }
-            if limits.stallMs != nil {
-                group.addTask {
-                    await self.watchStall(progress)
-                    return nil
-                }
-            }
-            group.addTask { await work.value }
-            var outcome = WorkOutcome.stopped
-            for await case let ended? in group {
-                outcome = ended
-                group.cancelAll()
-            }
-            return outcome
-        }
-        progress.close()
-        reporter = await reporting
-        return outcome
-    }
-
-    private func report(_ initial: Reporter) async -> Reporter {
-        var reporter = initial
-        await reporter.run()
-        return reporter
-    }
-
     // MARK: The work
 
-    private func work(in directory: JobDirectory, progress: JobProgress) async -> WorkOutcome {
+    private func work(_ progress: JobProgress) async -> WorkOutcome {
+        let directory = backend.usesFiles ? directory : nil
         do {
-            if backend.usesFiles { try directory.make() }
+            try directory?.make()
             let inputs = try JobInput.list(paramsJSON: claim.paramsJSON)
-            if let files, backend.usesFiles {
+            if let files, let directory {
                 for input in inputs { try await files.fetch(input, into: directory.input) }
             } else if !inputs.isEmpty {
                 throw BackendError(
@@ -201,14 +169,14 @@ struct JobRun: Sendable {
                 pipeline: claim.pipeline,
                 definition: pipeline,
                 paramsJSON: claim.paramsJSON,
-                inputDirectory: directory.input,
-                outputDirectory: directory.output,
+                inputDirectory: directory?.input ?? "",
+                outputDirectory: directory?.output ?? "",
                 traceparent: claim.traceparent
             )
             progress.noteNews()
             let result = try await backend.run(job: job, events: BackendEvents { progress.receive($0) })
-            if let quota = limits.quotaBytes, await isOverQuota(directory, quota: quota) { throw BackendError.quotaExceeded(quota) }
-            guard backend.usesFiles else { return .done(resultJSON: compose([], result, progress)) }
+            if let quota = limits.quotaBytes, await isOverQuota(quota) { throw BackendError.quotaExceeded(quota) }
+            guard let directory else { return .done(resultJSON: compose([], result, progress)) }
             if DiskSpace.isFull(directory.output) {
                 progress.receive(.log(stream: "headway", text: "the disk is full: results may be cut short"))
             }
@@ -219,7 +187,7 @@ struct JobRun: Sendable {
             return .done(resultJSON: compose(outputs, result, progress))
         } catch let error as BackendError {
             let isForeign = error.code == "generator_failed" || error.code == "generator_killed"
-            if isForeign, DiskSpace.isMeant(by: error.message) || DiskSpace.isFull(directory.output) {
+            if isForeign, DiskSpace.isMeant(by: error.message) || directory.map({ DiskSpace.isFull($0.output) }) ?? false {
                 return .failed(.diskFull(error.message))
             }
             return .failed(error)
@@ -245,39 +213,5 @@ struct JobRun: Sendable {
             progress.receive(.log(stream: "headway", text: "the result is larger than \(StoreLimits.resultBytes) bytes and was cut"))
         }
         return json
-    }
-
-    // MARK: Around the work
-
-    /// Heartbeats, whatever the backend does, until cancelled or lost.
-    private func keepLease() async {
-        var isAway = false
-        while !Task.isCancelled {
-            await heartbeatBell.wait(atMost: store.settings.heartbeat)
-            if Task.isCancelled { return }
-            do throws(StoreError) {
-                let status = try await store.heartbeat(lease)
-                if isAway { logger.info("redis is back", metadata: ["job.id": "\(lease.job)"]) }
-                isAway = false
-                switch status {
-                case .held: break
-                case .cancelRequested: stop.give(.cancelled)
-                case .lost:
-                    stop.give(.leaseLost)
-                    return
-                }
-            } catch {
-                if Task.isCancelled { return }
-                metrics.storeErrors.increment()
-                // The generator goes on: on return the fence decides.
-                if !isAway {
-                    logger.warning(
-                        "redis does not answer, the job goes on",
-                        metadata: ["job.id": "\(lease.job)", "error.code": "\(error.code.rawValue)"]
-                    )
-                }
-                isAway = true
-            }
-        }
     }
 }

@@ -12,6 +12,10 @@ final class LearnedCache: Sendable {
         var entries: [String: Entry] = [:]
         /// When a short job of a pipeline taught last.
         var taughtAtMs: [String: Int] = [:]
+
+        func wants(_ pipeline: String, nowMs: Int) -> Bool {
+            taughtAtMs[pipeline].map { nowMs - $0 >= WorkerLimits.shortJobMs } ?? true
+        }
     }
 
     private let state = Mutex(State())
@@ -38,11 +42,16 @@ final class LearnedCache: Sendable {
     /// Something new was learned: the next job reads it.
     func forget(_ pipeline: String) { state.withLock { $0.entries[pipeline] = nil } }
 
-    /// Whether a job shall teach: each one does that is long beside a lesson; of the others, of each pipeline, a few a second.
+    /// Whether a job may teach now: each one may that is long beside a lesson; of the others, of each pipeline, a few a second.
+    func wantsLesson(of pipeline: String, durationMs: Int, nowMs: Int) -> Bool {
+        durationMs >= WorkerLimits.shortJobMs || state.withLock { $0.wants(pipeline, nowMs: nowMs) }
+    }
+
+    /// The same for a job that has something to teach: true makes the next ones wait.
     func takesLesson(of pipeline: String, durationMs: Int, nowMs: Int) -> Bool {
         if durationMs >= WorkerLimits.shortJobMs { return true }
         return state.withLock { state in
-            if let last = state.taughtAtMs[pipeline], nowMs - last < WorkerLimits.shortJobMs { return false }
+            guard state.wants(pipeline, nowMs: nowMs) else { return false }
             if state.taughtAtMs.count >= WorkerLimits.learnedPipelines { state.taughtAtMs.removeAll() }
             state.taughtAtMs[pipeline] = nowMs
             return true

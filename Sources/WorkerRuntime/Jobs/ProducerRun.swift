@@ -91,11 +91,10 @@ public final class ProducerRun: Sendable {
         program = GeneratorCommand(configuration.command, environment: configuration.environment)
         policy = ReportPolicy(maxPerSecond: configuration.updatesPerSecond)
         progress = JobProgress(
-            pipeline: configuration.pipeline,
-            plan: [],
+            JobProgress.Start(pipeline: configuration.pipeline),
             policy: policy,
-            bell: bell,
-            nowMs: configuration.worker.nowMs
+            nowMs: configuration.worker.nowMs,
+            onNews: bell.ring
         )
     }
 
@@ -200,7 +199,6 @@ public final class ProducerRun: Sendable {
             store: store,
             lease: lease,
             progress: progress,
-            bell: bell,
             stop: stop,
             policy: policy,
             metrics: metrics,
@@ -211,7 +209,9 @@ public final class ProducerRun: Sendable {
         let reporter = await withTaskGroup(of: Void.self) { group in
             group.addTask { await self.keepLease(lease) }
             var reporter = initial
-            await reporter.run()
+            // A change of phase or stage rings at once.
+            if !progress.isClosed { await bell.wait(atMost: .milliseconds(WorkerLimits.firstReportMs)) }
+            await reporter.run(bell)
             group.cancelAll()
             return reporter
         }

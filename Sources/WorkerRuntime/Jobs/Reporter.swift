@@ -11,7 +11,6 @@ struct Reporter {
     let store: any ProgressStore
     let lease: Lease
     let progress: JobProgress
-    let bell: Doorbell
     let stop: StopOrder
     let metrics: WorkerMetrics
     let environment: WorkerEnvironment
@@ -34,7 +33,6 @@ struct Reporter {
         store: any ProgressStore,
         lease: Lease,
         progress: JobProgress,
-        bell: Doorbell,
         stop: StopOrder,
         policy: ReportPolicy,
         metrics: WorkerMetrics,
@@ -45,7 +43,6 @@ struct Reporter {
         self.store = store
         self.lease = lease
         self.progress = progress
-        self.bell = bell
         self.stop = stop
         self.schedule = ReportSchedule(policy: policy)
         self.metrics = metrics
@@ -54,9 +51,8 @@ struct Reporter {
         self.logger = logger
     }
 
-    mutating func run() async {
-        // A change of phase or stage rings at once.
-        if !progress.isClosed { await bell.wait(atMost: WorkerLimits.firstReport) }
+    /// - Parameter bell: rung when something waits to be written at once, and at the end.
+    mutating func run(_ bell: Doorbell) async {
         while !progress.isClosed, !Task.isCancelled, stop.reason != .leaseLost {
             var pause: Duration
             do throws(StoreError) {

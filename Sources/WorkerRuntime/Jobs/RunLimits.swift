@@ -39,14 +39,14 @@ extension BackendError {
 extension JobRun {
     /// Stops a run whose files are more than it may have. The pauses grow from a quarter of a second, so that a flood is seen early,
     /// and are long beside the time that the count takes.
-    func watchQuota(of directory: JobDirectory) async {
+    func watchQuota() async {
         guard let quota = limits.quotaBytes else { return }
         var pause = WorkerLimits.firstQuotaPause
         while !Task.isCancelled {
             try? await Task.sleep(for: pause)
             if Task.isCancelled { return }
             let start = ContinuousClock.now
-            if await isOverQuota(directory, quota: quota) {
+            if await isOverQuota(quota) {
                 stop.give(.quotaExceeded)
                 return
             }
@@ -54,7 +54,7 @@ extension JobRun {
         }
     }
 
-    func isOverQuota(_ directory: JobDirectory, quota: Int) async -> Bool {
+    func isOverQuota(_ quota: Int) async -> Bool {
         let path = directory.path
         let use = await onOwnThread { DiskUse.of(path, bytes: quota, entries: WorkerLimits.jobEntries) }
         return use.map { $0.bytes > quota || $0.entries > WorkerLimits.jobEntries } ?? false

@@ -25,7 +25,7 @@ struct CrashLoopGuard {
     private(set) var pause: Pause?
 
     /// Notes how a job ended. `random` is in 0..<1.
-    mutating func note(_ sign: HealthSign, nowMs: Int, random: Double) {
+    mutating func note(_ sign: HealthSign, nowMs: Int, random: @autoclosure () -> Double) {
         switch sign {
         case .unclear: break
         case .well:
@@ -36,14 +36,14 @@ struct CrashLoopGuard {
             // Jobs that were started together fail together: that is one step.
             guard pause.map({ nowMs >= $0.untilMs || !$0.isForStart }) ?? true else { return }
             starts += 1
-            pause = Pause(untilMs: nowMs + Self.delay(step: starts - 1, random), reason: message, isForStart: true)
+            pause = Pause(untilMs: nowMs + Self.delay(step: starts - 1, random()), reason: message, isForStart: true)
         case .failedAtOnce(let code):
             guard pause.map({ nowMs >= $0.untilMs }) ?? true else { return }
             failures += 1
             let step = failures - WorkerLimits.instantFailures
             guard step >= 0 else { return }
             pause = Pause(
-                untilMs: nowMs + Self.delay(step: step, random),
+                untilMs: nowMs + Self.delay(step: step, random()),
                 reason: "\(failures) jobs in a row failed at once, the last with \(code)",
                 isForStart: false
             )

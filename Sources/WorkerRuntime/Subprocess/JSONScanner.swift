@@ -1,3 +1,5 @@
+import Glibc
+
 /// Reads one JSON text (RFC 8259), strictly, without building a tree: objects and arrays stay ranges of the text.
 ///
 /// A generator may send a hundred thousand lines a second, and its result has to go on as the very text it wrote; a
@@ -24,6 +26,24 @@ struct JSONScanner {
         guard bytes.allSatisfy({ $0 < 0x80 }) || String(validating: bytes, as: UTF8.self) != nil else { throw Malformed() }
         self.bytes = bytes
         self.end = bytes.count
+    }
+
+    /// False when no member of this name is anywhere in the text, by a look that is cheap beside reading it.
+    static func mayHold(member name: StaticString, _ json: String) -> Bool {
+        var json = json
+        return json.withUTF8 { bytes in
+            // A name can be spelled with escapes.
+            guard var place = bytes.baseAddress.map({ UnsafeRawPointer($0) }) else { return false }
+            if memchr(place, Int32(UInt8(ascii: "\\")), bytes.count) != nil { return true }
+            let end = place + bytes.count
+            while let next = memchr(place, Int32(name.utf8Start.pointee), end - place) {
+                if end - UnsafeRawPointer(next) >= name.utf8CodeUnitCount, memcmp(next, name.utf8Start, name.utf8CodeUnitCount) == 0 {
+                    return true
+                }
+                place = UnsafeRawPointer(next) + 1
+            }
+            return false
+        }
     }
 
     /// The one value that the whole text is.
