@@ -32,6 +32,8 @@ extension Worker {
                             run = self.begin(next, after: run.claim, directory: directory, files: files)
                         }
                     }
+                    // Only now, because whoever listens runs before what is enqueued later, and the job comes first.
+                    tellOfTakenSlot()
                 }
             }
         } onCancel: {
@@ -230,24 +232,25 @@ extension Worker {
             isFirstOfItsPipeline: isFirst,
             startMs: environment.nowMs()
         )
-        let (isDraining, isCancelled, isFull, watchesStarts) = state.withLock { state in
+        let (isDraining, isCancelled, watchesStarts) = state.withLock { state in
             if let last { state.running[last.lease.fence] = nil }
             state.running[claim.lease.fence] = run
             defer { state.isWatchingStarts = true }
-            // A job that follows another takes no free slot.
-            let isFull = last == nil && state.running.count >= configuration.concurrency
-            return (state.stage >= .draining, state.isCancelled, isFull, state.isWatchingStarts)
+            return (state.stage >= .draining, state.isCancelled, state.isWatchingStarts)
         }
         if last != nil { metrics.claims.increment() }
         metrics.running.add(1)
-        recordBell.ring()
-        if isFull { busyBell.ring() }
         if !watchesStarts { watchStarts(inMs: WorkerLimits.firstReportMs) }
         // Claimed in the moment of the drain: straight back.
         if isDraining { run.stop.give(.shutdown) }
         if isCancelled { run.cancel() }
         logger.info("job claimed", metadata: ["job.id": .string(claim.lease.job.text), "attempt": .stringConvertible(claim.attempt)])
         return run
+    }
+
+    private func tellOfTakenSlot() {
+        recordBell.ring()
+        if state.withLock({ $0.running.count >= configuration.concurrency }) { busyBell.ring() }
     }
 
     /// One timer for all jobs that began lately: what has run for a moment gets its heartbeats, reports and limits.
