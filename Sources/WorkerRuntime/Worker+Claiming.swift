@@ -37,10 +37,11 @@ extension Worker {
                 }
             }
         } onCancel: {
-            let runs = state.withLock { state in
+            let (runs, wait) = state.withLock { state in
                 state.isCancelled = true
-                return Array(state.running.values)
+                return (Array(state.running.values), state.wait)
             }
+            wait?.cancel()
             for run in runs { run.cancel() }
         }
     }
@@ -159,25 +160,29 @@ extension Worker {
         }
         for queue in plan.wantsReap { await reap(queue) }
         let wait = plan.wait(settings: store.settings, random: environment.random())
-        await withTaskGroup(of: Void.self) { group in
-            group.addTask {
-                do throws(StoreError) {
-                    try await self.store.waitForWork(
-                        queues: self.configuration.queues,
-                        labels: self.configuration.labels,
-                        atMost: wait
-                    )
-                } catch {
-                    guard !Task.isCancelled else { return }
-                    self.metrics.storeErrors.increment()
-                    try? await Task.sleep(for: .milliseconds(WorkerLimits.retryDelayMs.lowerBound))
-                }
-            }
-            group.addTask { await self.pauseUnlessDraining(.seconds(3600)) }
-            await group.next()
-            group.cancelAll()
-        }
+        await block(atMost: wait)
         return nil
+    }
+
+    /// Waits until there may be work, the time is over or the worker drains.
+    private func block(atMost time: Duration) async {
+        // A task of its own, because a drain ends it alone.
+        let wait = Task.immediate(executorPreference: loopExecutor) {
+            do throws(StoreError) {
+                try await self.store.waitForWork(queues: self.configuration.queues, labels: self.configuration.labels, atMost: time)
+            } catch {
+                guard !Task.isCancelled else { return }
+                self.metrics.storeErrors.increment()
+                try? await Task.sleep(for: .milliseconds(WorkerLimits.retryDelayMs.lowerBound))
+            }
+        }
+        let isOver = state.withLock { state in
+            state.wait = wait
+            return state.stage >= .draining || state.isCancelled
+        }
+        if isOver { wait.cancel() }
+        await wait.value
+        state.withLock { $0.wait = nil }
     }
 
     private func pauseUnlessDraining(_ time: Duration) async {
