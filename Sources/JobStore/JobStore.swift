@@ -109,7 +109,7 @@ public struct JobStore: Sendable {
         guard let values = reply.array, let status = values.first?.string else {
             throw StoreError(.corrupt, "script \(script.name) answered something that is not a status")
         }
-        return ScriptReply(script: script.name, status: status, values: values)
+        return ScriptReply(script: script.name, status: status, values: values[...])
     }
 }
 
@@ -117,23 +117,29 @@ public struct JobStore: Sendable {
 struct ScriptReply {
     let script: String
     let status: String
-    let values: [RESPValue]
+    /// The status is the first.
+    let values: ArraySlice<RESPValue>
 
     /// The answer of another script that follows the first status.
     func dropFirst() -> ScriptReply? {
-        guard values.count > 1, let status = values[1].string else { return nil }
-        return ScriptReply(script: script, status: status, values: Array(values.dropFirst()))
+        guard let status = value(1)?.string else { return nil }
+        return ScriptReply(script: script, status: status, values: values.dropFirst())
+    }
+
+    private func value(_ index: Int) -> RESPValue? {
+        let index = values.startIndex + index
+        return values.indices.contains(index) ? values[index] : nil
     }
 
     /// The text at `index`, nil when absent or empty.
     func text(_ index: Int) -> String? {
-        guard values.indices.contains(index), let text = values[index].string, !text.isEmpty else { return nil }
+        guard let text = value(index)?.string, !text.isEmpty else { return nil }
         return text
     }
 
-    func buffer(_ index: Int) -> ByteBuffer? { values.indices.contains(index) ? values[index].buffer : nil }
+    func buffer(_ index: Int) -> ByteBuffer? { value(index)?.buffer }
 
-    func int(_ index: Int) -> Int? { values.indices.contains(index) ? values[index].int : nil }
+    func int(_ index: Int) -> Int? { value(index)?.int }
 
     var unexpected: StoreError { StoreError(.corrupt, "script \(script) answered '\(status)' with \(values.count) values") }
 }

@@ -27,14 +27,14 @@ public struct JobID: Sendable, Hashable, CustomStringConvertible {
     public var description: String { text }
 
     private static func isValid(_ text: String) -> Bool {
-        let bytes = text.utf8
-        guard (1...maximumLength).contains(bytes.count) else { return false }
-        var tail = bytes[...]
-        while let byte = tail.first, isAllowed(byte) { tail = tail.dropFirst() }
-        guard let tilde = tail.first else { return true }
-        let number = tail.dropFirst()
-        return tilde == UInt8(ascii: "~") && tail.startIndex != bytes.startIndex && (1...9).contains(number.count)
-            && number.first != UInt8(ascii: "0") && number.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }
+        var text = text
+        return text.withUTF8 { bytes in
+            guard (1...maximumLength).contains(bytes.count) else { return false }
+            guard let end = bytes.firstIndex(where: { !isAllowed($0) }) else { return true }
+            let number = bytes[(end + 1)...]
+            return bytes[end] == UInt8(ascii: "~") && end > 0 && (1...9).contains(number.count)
+                && number.first != UInt8(ascii: "0") && number.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }
+        }
     }
 
     private static func isAllowed(_ byte: UInt8) -> Bool {

@@ -188,21 +188,28 @@ struct LogLineWriter {
         let (seconds, ms) = Self.floored(unixMs, 1000)
         let (days, second) = Self.floored(seconds, 86_400)
         let date = Self.date(days)
-        number(date.year, 4)
-        raw("-")
-        number(date.month, 2)
-        raw("-")
-        number(date.day, 2)
-        raw("T")
-        number(second / 3600, 2)
-        raw(":")
-        number(second / 60 % 60, 2)
-        raw(":")
-        number(second % 60, 2)
-        raw(".")
-        number(ms, 3)
-        raw("Z")
+        // The places of the digits are known, so that the text is appended at once.
+        withUnsafeTemporaryAllocation(of: UInt8.self, capacity: Self.timeForm.utf8CodeUnitCount) { text in
+            for index in text.indices { text.initializeElement(at: index, to: Self.timeForm.utf8Start[index]) }
+            func put(_ value: Int, endingAt end: Int, digits: Int) {
+                var rest = value
+                for index in (end - digits..<end).reversed() {
+                    text[index] += UInt8(truncatingIfNeeded: rest % 10)
+                    rest /= 10
+                }
+            }
+            put(date.year, endingAt: 4, digits: 4)
+            put(date.month, endingAt: 7, digits: 2)
+            put(date.day, endingAt: 10, digits: 2)
+            put(second / 3600, endingAt: 13, digits: 2)
+            put(second / 60 % 60, endingAt: 16, digits: 2)
+            put(second % 60, endingAt: 19, digits: 2)
+            put(ms, endingAt: 23, digits: 3)
+            bytes.append(contentsOf: text)
+        }
     }
+
+    private static let timeForm: StaticString = "0000-00-00T00:00:00.000Z"
 
     private static func floored(_ value: Int, _ divisor: Int) -> (quotient: Int, rest: Int) {
         let (quotient, rest) = value.quotientAndRemainder(dividingBy: divisor)
@@ -217,16 +224,5 @@ struct LogLineWriter {
         let dayOfYear = day - (365 * year + year / 4 - year / 100)
         let month = (5 * dayOfYear + 2) / 153
         return (year + era * 400 + (month < 10 ? 0 : 1), month < 10 ? month + 3 : month - 9, dayOfYear - (153 * month + 2) / 5 + 1)
-    }
-
-    private mutating func number(_ value: Int, _ digits: Int) {
-        var place = 1
-        for _ in 1..<digits { place *= 10 }
-        var rest = value
-        while place > 0 {
-            bytes.append(UInt8(ascii: "0") + UInt8(truncatingIfNeeded: rest / place % 10))
-            rest %= place
-            place /= 10
-        }
     }
 }

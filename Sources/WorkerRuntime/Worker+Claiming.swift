@@ -32,13 +32,16 @@ extension Worker {
                             run = self.begin(next, after: run.claim, directory: directory, files: files)
                         }
                     }
+                    // Only now, because whoever listens runs before what is enqueued later, and the job comes first.
+                    tellOfTakenSlot()
                 }
             }
         } onCancel: {
-            let runs = state.withLock { state in
+            let (runs, wait) = state.withLock { state in
                 state.isCancelled = true
-                return Array(state.running.values)
+                return (Array(state.running.values), state.wait)
             }
+            wait?.cancel()
             for run in runs { run.cancel() }
         }
     }
@@ -157,25 +160,29 @@ extension Worker {
         }
         for queue in plan.wantsReap { await reap(queue) }
         let wait = plan.wait(settings: store.settings, random: environment.random())
-        await withTaskGroup(of: Void.self) { group in
-            group.addTask {
-                do throws(StoreError) {
-                    try await self.store.waitForWork(
-                        queues: self.configuration.queues,
-                        labels: self.configuration.labels,
-                        atMost: wait
-                    )
-                } catch {
-                    guard !Task.isCancelled else { return }
-                    self.metrics.storeErrors.increment()
-                    try? await Task.sleep(for: .milliseconds(WorkerLimits.retryDelayMs.lowerBound))
-                }
-            }
-            group.addTask { await self.pauseUnlessDraining(.seconds(3600)) }
-            await group.next()
-            group.cancelAll()
-        }
+        await block(atMost: wait)
         return nil
+    }
+
+    /// Waits until there may be work, the time is over or the worker drains.
+    private func block(atMost time: Duration) async {
+        // A task of its own, because a drain ends it alone.
+        let wait = Task.immediate(executorPreference: loopExecutor) {
+            do throws(StoreError) {
+                try await self.store.waitForWork(queues: self.configuration.queues, labels: self.configuration.labels, atMost: time)
+            } catch {
+                guard !Task.isCancelled else { return }
+                self.metrics.storeErrors.increment()
+                try? await Task.sleep(for: .milliseconds(WorkerLimits.retryDelayMs.lowerBound))
+            }
+        }
+        let isOver = state.withLock { state in
+            state.wait = wait
+            return state.stage >= .draining || state.isCancelled
+        }
+        if isOver { wait.cancel() }
+        await wait.value
+        state.withLock { $0.wait = nil }
     }
 
     private func pauseUnlessDraining(_ time: Duration) async {
@@ -230,24 +237,25 @@ extension Worker {
             isFirstOfItsPipeline: isFirst,
             startMs: environment.nowMs()
         )
-        let (isDraining, isCancelled, isFull, watchesStarts) = state.withLock { state in
+        let (isDraining, isCancelled, watchesStarts) = state.withLock { state in
             if let last { state.running[last.lease.fence] = nil }
             state.running[claim.lease.fence] = run
             defer { state.isWatchingStarts = true }
-            // A job that follows another takes no free slot.
-            let isFull = last == nil && state.running.count >= configuration.concurrency
-            return (state.stage >= .draining, state.isCancelled, isFull, state.isWatchingStarts)
+            return (state.stage >= .draining, state.isCancelled, state.isWatchingStarts)
         }
         if last != nil { metrics.claims.increment() }
         metrics.running.add(1)
-        recordBell.ring()
-        if isFull { busyBell.ring() }
         if !watchesStarts { watchStarts(inMs: WorkerLimits.firstReportMs) }
         // Claimed in the moment of the drain: straight back.
         if isDraining { run.stop.give(.shutdown) }
         if isCancelled { run.cancel() }
         logger.info("job claimed", metadata: ["job.id": .string(claim.lease.job.text), "attempt": .stringConvertible(claim.attempt)])
         return run
+    }
+
+    private func tellOfTakenSlot() {
+        recordBell.ring()
+        if state.withLock({ $0.running.count >= configuration.concurrency }) { busyBell.ring() }
     }
 
     /// One timer for all jobs that began lately: what has run for a moment gets its heartbeats, reports and limits.

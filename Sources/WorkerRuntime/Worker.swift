@@ -33,6 +33,8 @@ public final class Worker: Service {
         /// The worker was cancelled, and with it whatever begins.
         var isCancelled = false
         var claims = 0
+        /// While it waits for work.
+        var wait: Task<Void, Never>?
         /// The last claim left nothing in the line: what comes later leaves a token.
         var isLineEmpty = false
         /// Pipelines of which a job ran here.
@@ -66,7 +68,7 @@ public final class Worker: Service {
     let heartbeatMs: Int
     /// Rung when a slot became free or the worker drains.
     let slotBell: Doorbell
-    /// Rung when the worker drains, for whoever waits for something else: the claim loop, and the end of the grace.
+    /// Rung when the worker drains, for a claim that waits for its next try.
     let interruptBell: Doorbell
     private let stopBell: Doorbell
     /// Rung when the record should be written anew.
@@ -187,7 +189,11 @@ public final class Worker: Service {
 
     /// No more claims; the rest follows. What a graceful shutdown calls with `.stopping`.
     func enter(_ stage: Stage) {
-        state.withLock { $0.stage = max($0.stage, stage) }
+        let wait = state.withLock { state in
+            state.stage = max(state.stage, stage)
+            return state.wait
+        }
+        wait?.cancel()
         slotBell.ring()
         interruptBell.ring()
         recordBell.ring()

@@ -42,6 +42,24 @@ struct CommandEncoderTests {
         #expect(String(buffer: encoded) == "*4\r\n$3\r\nSET\r\n$3\r\nk\r\n\r\n$2\r\n-5\r\n$0\r\n\r\n")
     }
 
+    @Test func spellsAScriptAsItsCommand() async throws {
+        var generator = SeededGenerator(seed: 1 << 44)
+        for _ in 0..<200 {
+            let keys = (0..<Int.random(in: 0...3, using: &generator)).map { _ in generator.line(upTo: 40) }
+            let arguments = (0..<Int.random(in: 0...12, using: &generator)).map { index -> RedisArgument in
+                index % 3 == 0 ? .int(Int.random(in: -200...20_000, using: &generator)) : .string(generator.line(upTo: 300))
+            }
+            var (script, command) = (ByteBuffer(), ByteBuffer())
+            try CommandEncoder.encode("EVALSHA", script: "abc", keys: keys, arguments: arguments, into: &script, limits: RedisLimits())
+            let whole = ["EVALSHA", "abc", .int(keys.count)] + keys.map { RedisArgument.string($0) } + arguments
+            try CommandEncoder.encode(whole, into: &command, limits: RedisLimits())
+            #expect(script == command)
+        }
+        var encoded = ByteBuffer()
+        try CommandEncoder.encode([.int(.min), .int(.max), .int(0)], into: &encoded, limits: RedisLimits())
+        #expect(String(buffer: encoded) == "*3\r\n$20\r\n\(Int.min)\r\n$19\r\n\(Int.max)\r\n$1\r\n0\r\n")
+    }
+
     @Test func limitsAreTypedErrors() {
         var limits = RedisLimits()
         limits.commandArgumentsMax = 3

@@ -1,3 +1,4 @@
+import Glibc
 import Logging
 import Synchronization
 import Telemetry
@@ -24,6 +25,29 @@ import Testing
         log[metadataKey: LogKey.workerID] = "w1"
         log.warning("lease lost", metadata: [LogKey.jobID: "01j", LogKey.errorMessage: "two words"])
         #expect(sink.lines == ["2026-01-01T00:00:00.123Z warning lease lost error.message=\"two words\" job.id=01j worker.id=w1\n"])
+    }
+
+    /// The date is counted here and not by the C library, which says the same of every day.
+    @Test func everyDayHasItsDate() {
+        var days = (0..<100_000).map { $0 * 86_400 }
+        // Years 385 to 9890, at all times of the day.
+        days += (0..<3000).map { $0 * 100_000_007 - 50_000_000_000 }
+        for seconds in days {
+            var time = time_t(seconds)
+            var parts = tm()
+            gmtime_r(&time, &parts)
+            let numbers =
+                [Int(parts.tm_year) + 1900, Int(parts.tm_mon) + 1, Int(parts.tm_mday)]
+                + [parts.tm_hour, parts.tm_min, parts.tm_sec].map(Int.init)
+            let texts = numbers.enumerated().map { index, number in
+                let text = String(number)
+                return String(repeating: "0", count: (index == 0 ? 4 : 2) - text.count) + text
+            }
+            let expected = "\(texts[0])-\(texts[1])-\(texts[2])T\(texts[3]):\(texts[4]):\(texts[5]).007Z"
+            let sink = Sink()
+            logger(sink, atMs: seconds * 1000 + 7).info("m")
+            #expect(sink.lines.first?.hasPrefix(expected) == true, "\(expected): \(sink.lines)")
+        }
     }
 
     @Test func aJSONLineIsOneObject() {

@@ -76,6 +76,8 @@ import Testing
     }
 
     @Test func inputsAreReadAndChecked() throws {
+        #expect(try JobInput.list(paramsJSON: #"{"input":"in","i":"inputss"}"#).isEmpty)
+        #expect(try JobInput.list(paramsJSON: #"{"\u0069nputs":[{"upload":"u1"}]}"#).map(\.upload) == ["u1"])
         #expect(try JobInput.list(paramsJSON: "{}").isEmpty)
         #expect(
             try JobInput.list(paramsJSON: #"{"prompt":"x","inputs":[{"upload":"u1","name":"a b.jpg"},{"upload":"u2"}]}"#) == [
@@ -113,6 +115,17 @@ import Testing
         )
         #expect(!isCut)
         #expect(JobResult.compose(files: [], url: { _ in nil }, ownJSON: nil).json == #"{"files":[]}"#)
+        // Whatever stands between the members, and however a name is spelled.
+        for own in [
+            #"{"a":1,"b":[2, 3]}"#, #"{ "a":1,"b":[2, 3]}"#, "{\"a\":1,\n\"b\":[2, 3]}", #"{"a":1,"b":[2, 3] }"#,
+            #"{"a":1,"files":[7],"b":[2, 3]}"#, #"{"\u0061":1,"b":[2, 3]}"#, #"{"a":1,"b":[2, 3],"\u0066iles":null}"#,
+        ] {
+            let json = JobResult.compose(files: [], url: { _ in nil }, ownJSON: own).json
+            #expect(json == #"{"files":[],"a":1,"b":[2, 3]}"#, "\(own)")
+        }
+        for own in ["{}", "{ }", "[1]", #"{"a":1"#, #"{"a":}"#, #"{"a":1}}"#, ""] {
+            #expect(JobResult.compose(files: [], url: { _ in nil }, ownJSON: own).json == #"{"files":[]}"#, "\(own)")
+        }
         let big = JobResult.compose(files: [file], url: { _ in nil }, ownJSON: "{\"x\":\"\(String(repeating: "x", count: 70_000))\"}")
         #expect(big.isCut)
         #expect(big.json.contains("a \\\"b\\\".glb"))

@@ -140,7 +140,7 @@ final class FlakyStore: WorkerStore {
     }
 }
 
-/// A real Redis, a store on it, and a worker that runs shell scripts.
+/// A real Redis, a store on it, and a worker that runs shell scripts or a test's own backend.
 struct WorkerFixture: Sendable {
     let server: RedisServer
     let store: JobStore
@@ -157,9 +157,10 @@ struct WorkerFixture: Sendable {
         ]
     )
 
-    /// Runs `body` beside a worker whose command is `sh -c script`; the worker is drained afterwards.
+    /// Runs `body` beside a worker whose command is `sh -c script`, or that has the given backend; the worker is drained afterwards.
     static func with(
-        script: String,
+        script: String = "",
+        backend: (any GeneratorBackend)? = nil,
         redis options: RedisServer.Options = .init(),
         grace: Duration = .seconds(2),
         gatewayURL: String? = nil,
@@ -197,7 +198,7 @@ struct WorkerFixture: Sendable {
                 store: flaky,
                 hints: hints ? (server.configuration(), store.keys.workerHints("w1")) : nil,
                 pipelines: [pipeline],
-                backend: SubprocessBackend(command: ["sh", "-c", script], grace: grace),
+                backend: backend ?? SubprocessBackend(command: ["sh", "-c", script], grace: grace),
                 registry: MetricsRegistry(),
                 group: group,
                 eventLoop: client.eventLoop,

@@ -22,7 +22,12 @@ enum JobResult {
             list += (list.isEmpty ? "" : ",") + entry + "}"
         }
         let own = ownJSON.flatMap(members) ?? ""
-        let whole = "{\"files\":[\(list)]\(own.isEmpty ? "" : ",")\(own)}"
+        var whole = "{\"files\":["
+        whole.reserveCapacity(list.utf8.count + own.utf8.count + 16)
+        whole += list
+        whole += own.isEmpty ? "]" : "],"
+        whole += own
+        whole += "}"
         if whole.utf8.count <= limit { return (whole, false) }
         let plain = "{\"files\":[\(list)]}"
         return (plain.utf8.count <= limit ? plain : "{\"files\":[],\"file_count\":\(files.count)}", true)

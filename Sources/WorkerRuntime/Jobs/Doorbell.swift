@@ -54,6 +54,8 @@ final class Doorbell: Sendable {
     /// - Parameter only: the wait that is over; nil for whichever there is.
     private func wake(only number: Int? = nil, orRemember: Bool = false) {
         let wait = state.withLock { state -> Wait? in
+            // Rung again before anybody listened: often so, and nothing to look at.
+            if state.isRung { return nil }
             guard let wait = state.waiting, number == nil || wait.number == number else {
                 if orRemember { state.isRung = true }
                 return nil

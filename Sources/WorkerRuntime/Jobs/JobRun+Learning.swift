@@ -13,7 +13,7 @@ extension JobRun {
     func learned() async -> LearnedStatistics {
         if let known = learnedCache.statistics(of: claim.pipeline, nowMs: startMs) {
             // A task of its own, because the job starts now, with what is known.
-            if known.isOld { Task { await read() } }
+            if known.isOld { Task(executorPreference: worker.loopExecutor) { await self.read() } }
             return known.statistics
         }
         return await read()

@@ -102,7 +102,7 @@ final class JobRun: Sendable {
                 await teach(lesson)
             } else {
                 // A task of its own, because the next job starts now; when it is lost with the process, little is.
-                Task { await teach(lesson) }
+                Task(executorPreference: worker.loopExecutor) { await self.teach(lesson) }
             }
         }
         return Result(end: end, sign: sign, next: next)

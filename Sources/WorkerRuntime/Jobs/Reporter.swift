@@ -54,22 +54,26 @@ struct Reporter {
     /// - Parameter bell: rung when something waits to be written at once, and at the end.
     mutating func run(_ bell: Doorbell) async {
         while !progress.isClosed, !Task.isCancelled, stop.reason != .leaseLost {
-            var pause: Duration
             do throws(StoreError) {
                 var until = try await reportDueStates()
                 until = min(until, try await writeSideChannels())
                 backoff.reset()
                 progress.sleepUntil(until)
-                pause = .milliseconds(max(0, until - environment.nowMs()))
+                if progress.isClosed { return }
+                await bell.wait(atMost: .milliseconds(max(0, until - environment.nowMs())))
             } catch {
                 if Task.isCancelled { return }
                 note(error)
-                pause = backoff.next(random: environment.random())
                 progress.sleepUntil(.min)
+                await sitOut(backoff.next(random: environment.random()), bell)
             }
-            if progress.isClosed { return }
-            await bell.wait(atMost: pause)
         }
+    }
+
+    /// The bell rings for every change of stage, too: only the end of the work cuts this pause short.
+    private func sitOut(_ pause: Duration, _ bell: Doorbell) async {
+        let next = ContinuousClock.now + pause
+        while !progress.isClosed, !Task.isCancelled, .now < next { await bell.wait(atMost: next - .now) }
     }
 
     /// Writes what waits at the end of a job, before the end itself: changes of phase and stage, the newest step, log lines.
