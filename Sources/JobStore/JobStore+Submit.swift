@@ -1,3 +1,4 @@
+import NIOCore
 public import ProgressCore
 import RedisLink
 
@@ -7,28 +8,67 @@ extension JobStore {
     ///
     /// Repeating it after a lost reply is safe: the id decides.
     /// With `childOf` the job becomes the group's next child; the outcome's head has its id.
+    /// Submits of one queue that come while others are under way go to Redis together; each has its own outcome.
     /// - Throws: `.conflict` when the id belongs to another job, `.gone` when an idempotency key's job has expired, `.full`, `.draining`,
     ///   `.unknownGroup`,
     ///   `.invalid`, `.unavailable`.
     public func submit(_ job: JobSubmission) async throws(StoreError) -> SubmitOutcome {
+        let ticket = try enqueue(job)
+        return try outcome(of: job, await ticket.answer.get())
+    }
+
+    /// Creates several jobs, in their order; those of one queue and partition go to Redis together.
+    ///
+    /// - Returns: for each what ``submit(_:)-(JobSubmission)`` returns or throws.
+    public func submit(_ jobs: [JobSubmission]) async -> [Result<SubmitOutcome, StoreError>] {
+        let tickets = jobs.map { job in Result { () throws(StoreError) in try enqueue(job) } }
+        var outcomes: [Result<SubmitOutcome, StoreError>] = []
+        for (job, ticket) in zip(jobs, tickets) {
+            do throws(StoreError) {
+                outcomes.append(.success(try outcome(of: job, await ticket.get().answer.get())))
+            } catch {
+                outcomes.append(.failure(error))
+            }
+        }
+        return outcomes
+    }
+
+    /// Puts the job in the line of those that are to be sent.
+    private func enqueue(_ job: JobSubmission) throws(StoreError) -> SubmitTicket {
         try StoreLimits.check(job)
-        let mode: RedisArgument = job.childOf != nil ? "child" : job.isIdempotent ? "1" : "0"
-        var arguments: [RedisArgument] = [
-            verb, mode, .int(StoreLimits.highestPriority - job.priority), .int(job.delayMs),
-            job.expiresAtMs.map { .int($0) } ?? "",
-            .string(job.children == nil ? job.queue : Keys.heldQueue), .string(job.pipeline), .string(job.owner.text), .int(job.priority),
-            .string(job.paramsJSON), .int(job.maxAttempts ?? settings.defaultMaxAttempts),
-            .int(job.ttlMs ?? settings.defaultTTL.wholeMilliseconds),
-        ]
-        let optional: [(RedisArgument, RedisArgument?)] = [
+        let named: [(RedisArgument, RedisArgument?)] = [
             ("max_runtime_ms", job.maxRuntimeMs.map { .int($0) }), ("class", job.jobClass.map { .string($0) }),
             ("cold", job.isCold.map { $0 ? "1" : "0" }), ("plan", job.planJSON.map { .string($0) }),
             ("traceparent", job.traceparent.map { .string($0) }), ("retry_of", job.retryOf.map { .string($0.text) }),
             ("prefer", job.prefer.map { .string($0) }), ("children", job.children.map { .int($0) }),
+            ("delay_ms", job.delayMs > 0 ? .int(job.delayMs) : nil), ("expires_at", job.expiresAtMs.map { .int($0) }),
+            ("once", job.isIdempotent && job.childOf == nil ? "1" : nil), ("child", job.childOf != nil ? "1" : nil),
         ]
-        for case (let name, let value?) in optional { arguments += [name, value] }
+        var rest: [RedisArgument] = []
+        for case (let name, let value?) in named { rest += [name, value] }
+        let id = job.childOf ?? job.id
+        let common: [RedisArgument] = [
+            .string(job.pipeline), .string(job.owner.text), .int(job.priority), .int(job.maxAttempts ?? settings.defaultMaxAttempts),
+            .int(job.ttlMs ?? settings.defaultTTL.wholeMilliseconds),
+        ]
+        let entry = SubmitBatcher.Entry(
+            id: id,
+            params: job.paramsJSON,
+            common: rest.isEmpty ? common : common + rest,
+            isAlone: job.children != nil || job.childOf != nil || id.childNumber != nil,
+            bytes: job.paramsJSON.utf8.count + (job.planJSON?.utf8.count ?? 0) + SubmitBatcher.Entry.overheadBytes,
+            deadline: .now() + TimeAmount(redis.configuration.commandTimeout),
+            ticket: SubmitTicket()
+        )
+        try submits.add(entry, to: .init(queue: job.children == nil ? job.queue : Keys.heldQueue, partition: keys.partition(of: id)))
+        return entry.ticket
+    }
 
-        let reply = try await run(Scripts.submit, keys: [keys.job(job.childOf ?? job.id)] + wakeKey(job.queue), arguments)
+    private func outcome(of job: JobSubmission, _ answer: RESPValue) throws(StoreError) -> SubmitOutcome {
+        if let body = answer.buffer {
+            return SubmitOutcome(isNew: true, head: JobHead(job: job.id, seq: 1, phase: .queued, owner: job.owner, body: body))
+        }
+        let reply = try ScriptReply(Scripts.submit, answer)
         switch reply.status {
         case "new":
             guard let id = reply.text(1).flatMap({ JobID($0) }), let body = reply.buffer(2) else { throw reply.unexpected }
@@ -57,6 +97,8 @@ extension JobStore {
             throw StoreError(.conflict, "the group \((job.childOf ?? job.id).root) has its \(reply.text(1) ?? "") children")
         case "group_ended":
             throw StoreError(.conflict, "the group \((job.childOf ?? job.id).root) has ended or is cancelled: it takes no more children")
+        case "unknown_field":
+            throw StoreError(.invalid, "unknown field \(reply.text(1) ?? "")")
         default:
             throw reply.unexpected
         }
@@ -92,6 +134,6 @@ extension JobStore {
 
     /// The wake list, declared to a script where it can reach it: it lies in a slot of its own.
     func wakeKey(_ queue: String) -> [String] {
-        keys.partitions == 1 || !settings.useShardedPublish ? [keys.wake(queue)] : []
+        settings.reachesWakeLists(keys) ? [keys.wake(queue)] : []
     }
 }

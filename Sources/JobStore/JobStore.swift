@@ -3,11 +3,13 @@ public import RedisLink
 
 /// The job queue and the progress of its jobs, in Redis: every change of a job is one Lua script, every read a plain command.
 ///
-/// A value: it holds a client and settings, no state of its own, so any number of processes use the same store at once.
+/// It holds a client, settings and the submits under way, and nothing that another process would have to know: any number of them use
+/// the same store at once. Copies of a store share its submits.
 public struct JobStore: Sendable {
     public let redis: RedisClient
     public let keys: Keys
     public let settings: StoreSettings
+    let submits: SubmitBatcher
 
     /// Version of the key schema, stored in `headway:meta` and in every job's `v`.
     public static let schemaVersion = 1
@@ -16,6 +18,7 @@ public struct JobStore: Sendable {
         self.redis = redis
         self.keys = keys
         self.settings = settings
+        submits = SubmitBatcher(redis: redis, keys: keys, settings: settings)
     }
 
     /// Checks that this Redis can be trusted with jobs, and that it holds the schema and partition count this process was
@@ -79,7 +82,7 @@ public struct JobStore: Sendable {
 
     // MARK: Plumbing shared by the verbs
 
-    var verb: RedisArgument { settings.useShardedPublish ? "SPUBLISH" : "PUBLISH" }
+    var verb: RedisArgument { settings.publishVerb }
 
     func command(_ arguments: [RedisArgument], timeout: Duration? = nil) async throws(StoreError) -> RESPValue {
         do {
@@ -106,11 +109,15 @@ public struct JobStore: Sendable {
         } catch {
             throw StoreError(error)
         }
-        guard let values = reply.array, let status = values.first?.string else {
-            throw StoreError(.corrupt, "script \(script.name) answered something that is not a status")
-        }
-        return ScriptReply(script: script.name, status: status, values: values[...])
+        return try ScriptReply(script, reply)
     }
+}
+
+extension StoreSettings {
+    var publishVerb: RedisArgument { useShardedPublish ? "SPUBLISH" : "PUBLISH" }
+
+    /// Whether a script may touch the wake lists, which lie in a slot of their own.
+    func reachesWakeLists(_ keys: Keys) -> Bool { keys.partitions == 1 || !useShardedPublish }
 }
 
 /// What a script answered: a status word, then values by position.
@@ -119,6 +126,19 @@ struct ScriptReply {
     let status: String
     /// The status is the first.
     let values: ArraySlice<RESPValue>
+
+    init(_ script: RedisScript, _ reply: RESPValue) throws(StoreError) {
+        guard let values = reply.array, let status = values.first?.string else {
+            throw StoreError(.corrupt, "script \(script.name) answered something that is not a status")
+        }
+        self.init(script: script.name, status: status, values: values[...])
+    }
+
+    private init(script: String, status: String, values: ArraySlice<RESPValue>) {
+        self.script = script
+        self.status = status
+        self.values = values
+    }
 
     /// The answer of another script that follows the first status.
     func dropFirst() -> ScriptReply? {

@@ -50,6 +50,7 @@ enum Scripts {
         case "event": String(decoding: PackageResources.event_lua, as: UTF8.self)
         case "line": String(decoding: PackageResources.line_lua, as: UTF8.self)
         case "group": String(decoding: PackageResources.group_lua, as: UTF8.self)
+        case "submitting": String(decoding: PackageResources.submitting_lua, as: UTF8.self)
         case "ends": String(decoding: PackageResources.ends_lua, as: UTF8.self)
         case "claiming": String(decoding: PackageResources.claiming_lua, as: UTF8.self)
         case "progress": String(decoding: PackageResources.progress_lua, as: UTF8.self)

@@ -43,6 +43,16 @@ public enum StoreLimits {
     /// Longest that a worker blocks for work before it looks again. `claim.lua` counts on it: a worker with labels is taken for
     /// idle a little longer than this.
     public static let longestBlockMs = 25_000
+    /// Jobs that go together in one call, and their bytes: no call may hold Redis up for long (32 jobs: half a millisecond).
+    static let jobsPerSubmit = 32
+    static let submitBytes = 256 * 1024
+    /// Calls of one queue and partition under way at once: Redis has work while the answers of the other call are read.
+    static let submitCallsUnderWay = 2
+    /// So many go together even where half of those that wait is less: the rest of a call costs as much as two jobs.
+    static let jobsWorthACall = 8
+    /// Submits that wait for the calls before them, and their bytes.
+    static let waitingSubmits = 10_000
+    static let waitingSubmitBytes = 64 << 20
     /// Attempts a submit may ask for.
     public static let maximumAttempts = 100
     /// Longest delay, run time, waiting time and retention a submit may ask for: 30 days.

@@ -99,6 +99,30 @@ public final class RedisClient: Sendable {
         return promise.futureResult
     }
 
+    /// ``evaluate(_:keys:arguments:timeout:)`` for code on ``eventLoop``, on the first connection while that is up: what is sent so
+    /// runs in the order of the calls. Fails with ``RedisError`` only.
+    public func evaluateInOrder(_ script: RedisScript, keys: [String], arguments: [RedisArgument]) -> EventLoopFuture<RESPValue> {
+        let tail = [.int(keys.count)] + keys.map { RedisArgument.string($0) } + arguments
+        return sendInOrder(["EVALSHA", .string(script.sha1)] + tail).flatMapError { error in
+            guard let error = error as? RedisError, error.code == .noScript, !error.mayHaveRun else {
+                return self.eventLoop.makeFailedFuture(error)
+            }
+            return self.sendInOrder(["EVAL", .string(script.source)] + tail)
+        }
+    }
+
+    private func sendInOrder(_ command: [RedisArgument]) -> EventLoopFuture<RESPValue> {
+        let promise = eventLoop.makePromise(of: RESPValue.self)
+        do throws(RedisError) {
+            var bytes = ByteBuffer()
+            try CommandEncoder.encode(command, into: &bytes, limits: configuration.limits)
+            core.submit(submission(bytes, replyCount: 1, timeout: nil, completion: .promise(promise)), first: 0)
+        } catch {
+            promise.fail(error)
+        }
+        return promise.futureResult
+    }
+
     /// Runs a script by `EVALSHA`, and by `EVAL` once when the server does not know it (yet, or any more).
     public func evaluate(
         _ script: RedisScript,

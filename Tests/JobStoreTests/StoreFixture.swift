@@ -24,9 +24,11 @@ struct StoreFixture: Sendable {
     static func with(
         _ options: RedisServer.Options = .init(),
         settings: StoreSettings = .init(),
+        first: (RedisServer) async throws -> Void = { _ in },
         _ body: (StoreFixture) async throws -> Void
     ) async throws {
         let server = try await RedisServer.start(options)
+        try await first(server)
         let group = MultiThreadedEventLoopGroup.singleton
         let redis = RedisClient(configuration: server.configuration(), eventLoopGroup: group, logger: .quiet)
         let running = Task { try await redis.run() }  // ended below: a client lives as long as its test

@@ -83,6 +83,17 @@ local function publish(verb, base, job, seq, letter, rank, has_cancel, body)
     '1' .. string.format('%016x', seq) .. letter .. rank .. (has_cancel and '1 ' or '0 ') .. body)
 end
 
+-- The first event of a job that waits, as event_json would make it: most jobs have nothing else to tell yet.
+local QUEUED_JSON = '","seq":1,"type":"phase","phase":"QUEUED","phase_percent":0.0,"percent":0.0'
+
+-- shown: ready JSON text (',"children":{…}') or nil.
+local function queued_json(job, at, shown)
+  return '{"job":"' .. job .. QUEUED_JSON .. (shown or '') .. ',"attempt":1,"at":' .. at .. '}'
+end
+
+-- What publish() puts before it.
+local QUEUED_HEAD = '10000000000000001m00 '
+
 -- Assigns seq, writes the body and the fields of `set` (name, value, …; may be nil), appends the milestone, publishes. The caller has
 -- written the other fields and, for an end, sets the milestones' TTL.
 -- kind: progress | phase | stage | complete | failed | cancelled. now: the time as text. `s.seq`, where known, is the seq so far; with

@@ -46,11 +46,15 @@ local function know(q, tenant) -- rarely
   redis.call('PEXPIRE', q .. 'tenants', TENANT_TTL_MS)
 end
 
--- The score of one more job of a tenant, and the tenant's tag after it, from the tenant's tag so far, the band's clock and the
--- tenant's weight (texts or nil).
-local function tagged(band, own, clock, weight)
-  local tag = math.min(math.max(tonumber(own or 0), tonumber(clock or 0)), BAND - 1)
-  return int(band * BAND + tag), int(tag + (weight and math.max(1, math.floor(COST / tonumber(weight) + 0.5)) or COST))
+-- What a job adds to the tag of its tenant, by the tenant's weight (text or nil).
+local function step_of(weight)
+  return weight and math.max(1, math.floor(COST / tonumber(weight) + 0.5)) or COST
+end
+
+-- The score of one more job of a tenant, and the tenant's tag after it; from the tag so far or the band's clock, if that is later.
+local function turn(band, tag, step)
+  if tag >= BAND then tag = BAND - 1 end
+  return int(band * BAND + tag), tag + step
 end
 
 -- The same, read and written.
@@ -58,8 +62,9 @@ local function next_score(q, tenant, band, weight) -- rarely
   local key, field = q .. 'tenant:' .. tenant, 't' .. int(band)
   local own = redis.call('HGET', key, field)
   if not own then know(q, tenant) end
-  local score, tag = tagged(band, own, redis.call('HGET', q .. 'meta', 'clock' .. int(band)), weight)
-  redis.call('HSET', key, field, tag)
+  local clock = redis.call('HGET', q .. 'meta', 'clock' .. int(band))
+  local score, tag = turn(band, math.max(own or 0, clock or 0), step_of(weight))
+  redis.call('HSET', key, field, int(tag))
   redis.call('PEXPIRE', key, TENANT_TTL_MS)
   return score
 end

@@ -1,141 +1,150 @@
--- include: event line group
--- Creates a job, a group of jobs or a child of a group, or answers that it exists.
--- KEYS[1] headway:{p}:job:J, for a child without a number of its own the group's    KEYS[2] headway:{wake}:Q (standalone and Sentinel only)
--- ARGV[1] verb (PUBLISH, SPUBLISH or '')   ARGV[2] '1' = remember the id for 24 h (idempotency key); 'child' = take the next free
--- number of the group   ARGV[3] band 0…9 (0 is first)   ARGV[4] delay_ms   ARGV[5] expires_at or '' (24 h)
--- ARGV[6] queue   ARGV[7] pipeline   ARGV[8] owner   ARGV[9] priority   ARGV[10] params   ARGV[11] max_attempts   ARGV[12] ttl_ms
--- ARGV[13…] further field, value pairs of the hash; `children` = how many a group will have
--- Returns {'new', id, body}, {'exists', id, body, seq, phase, owner}, {'conflict'}, {'gone'}, {'full', limit}, {'tenant_full', limit}, {'draining'},
--- {'no_group'}, {'group_full', limit} or {'group_ended'}
+-- include: event line group submitting
+-- Creates jobs of one queue, groups or children of a group, one after another: each is answered as if it had come alone.
+-- KEYS[1] headway:{p}:job:J of the first; all are of one partition    KEYS[2] headway:{wake}:Q (standalone and Sentinel only)
+-- ARGV[1] verb (PUBLISH, SPUBLISH or '')   ARGV[2] queue   then for each run of jobs that are alike, of 100 jobs in all:
+--   m   n   pipeline   owner   priority 0…9 (9 is first)   max_attempts   ttl_ms   n texts: names and values   m pairs: id, params
+-- Names are fields of the hash (submitting.lua) and `delay_ms`, `expires_at` (24 h without it), `once` = remember the id for 24 h
+-- (idempotency key), `children` = how many a group will have, `child` = take the next free number of the group that `id` is
+-- Returns for each job its body (a text), or {'new', id, body} of a `child`, {'exists', id, body, seq, phase, owner}, {'conflict'},
+-- {'gone'}, {'full', limit}, {'tenant_full', limit}, {'draining'}, {'no_group'}, {'group_full', limit}, {'group_ended'} or
+-- {'unknown_field', name}
 local WAIT_MS = 24 * 3600 * 1000
--- That and what is kept of every job (KEEP_MS in event.lua).
-local LIFE_MS = '691200000'
-local IDEMPOTENCY_MS = '86400000'
 local AUDIT_WAITING_MS = 60 * 60 * 1000
 
-local key = KEYS[1]
-local base, job = split_job_key(key)
-local verb, queue, owner = ARGV[1], ARGV[6], ARGV[8]
--- What the event shows, and what only some jobs have.
-local s, more, expected = { phase = 'QUEUED', percent = '0.0', phase_percent = '0.0', attempt = '1' }, nil, nil
-if ARGV[13] then
-  local FIELDS = {
-    max_runtime_ms = true, class = true, cold = true, plan = true, traceparent = true, retry_of = true, prefer = true, children = true,
-  }
-  more = {}
-  for i = 13, #ARGV, 2 do
-    if not FIELDS[ARGV[i]] then return refuse('unknown field ' .. ARGV[i]) end
-    if ARGV[i] == 'children' then
-      expected = ARGV[i + 1]
-    else
-      more[#more + 1], more[#more + 2] = ARGV[i], ARGV[i + 1]
-      if ARGV[i] == 'traceparent' then s.traceparent = ARGV[i + 1] end
+local call, argv = redis.call, ARGV
+local base = split_job_key(KEYS[1])
+local verb, queue = argv[1], argv[2]
+local q, waits = queue_base(base, queue), queue ~= HELD
+
+-- First everything is read that all jobs have to do with, so that what cannot be read stops the call before it has written anything:
+-- of the queue and its tenants (a chain) it is counted on from there, and places in the line are taken at the end.
+local keys, count, i, set, depth, limit, tenants = {}, 0, 3, nil, nil, nil, nil
+local owner, priority, tenant, band, t
+while argv[i] do
+  local first = i + 7 + argv[i + 1]
+  if waits then
+    owner, priority = argv[i + 3], argv[i + 4]
+    -- A digit's text without a number on the way, which costs as much as a short command.
+    tenant, band, t = tenant_of(owner), string.char(105 - string.byte(priority)), tenants
+    while t and t.name ~= tenant do t = t.before end
+    if not (t and t[band]) then
+      local found = call('HMGET', q .. 'meta', 'clock' .. band, 'weight:' .. tenant, 'max_queued:' .. tenant, 'tenant_max_queued',
+        'limits', 'draining', 'max_depth', 'parked')
+      local own = call('HMGET', q .. 'tenant:' .. tenant, 'queued', 't' .. band)
+      if not set then
+        set, limit = found, found[7] and tonumber(found[7])
+        depth = limit and call('ZCARD', q .. 'ready') + call('ZCARD', q .. 'delayed') + (found[8] or 0)
+      end
+      if not t then
+        local most = found[3] or found[4]
+        tenants = { name = tenant, before = tenants, queued = (own[1] or 0) + 0, limit = most and tonumber(most),
+          step = step_of(found[2]), is_new = not own[2] }
+        t = tenants
+      end
+      t[band] = math.max(own[2] or 0, found[1] or 0)
     end
   end
-end
-
--- The group of a child, and its number where it has none yet.
-local group = ARGV[2] == 'child' and job or group_of(job)
-local g
-if group then
-  local parent = redis.call('HMGET', base .. 'job:' .. group, 'owner', 'phase', 'cancel')
-  g = read_hash(base .. 'group:' .. group)
-  if parent[1] ~= owner or not g.expected then return { 'no_group' } end
-  local made, most = tonumber(g.made or '0'), tonumber(g.expected)
-  if ARGV[2] == 'child' or redis.call('EXISTS', key) == 0 then
-    if TERMINAL[parent[2]] or parent[3] then return { 'group_ended' } end
-    if made >= most or tonumber(string.match(job, '~(%d+)$') or '0') > most then return { 'group_full', g.expected } end
-  end
-  if ARGV[2] == 'child' then
-    -- Children may have come with numbers of their own choice: the next free one, round and round.
-    local number = made
-    repeat
-      number = number % most + 1
-      job = group .. '~' .. int(number)
-      key = base .. 'job:' .. job
-    until redis.call('EXISTS', key) == 0
+  i = first + 2 * argv[i]
+  for j = first, i - 1, 2 do
+    count = count + 1
+    keys[count] = base .. 'job:' .. argv[j]
   end
 end
-
-if redis.call('EXISTS', key) == 1 then
-  local old = redis.call('HMGET', key, 'owner', 'queue', 'pipeline', 'params', 'seq', 'body', 'phase')
-  -- The same submit again (a retry after a lost reply) is answered with the job; anything else is a conflict.
-  if old[1] == owner and old[2] == queue and old[3] == ARGV[7] and old[4] == ARGV[10] then
-    return { 'exists', job, old[6], old[5], old[7], old[1] }
-  end
-  return { 'conflict' }
-end
-local idem = base .. 'idem:' .. job
-local digest
-if ARGV[2] == '1' then
-  digest = redis.sha1hex(owner .. '\n' .. queue .. '\n' .. ARGV[7] .. '\n' .. ARGV[10])
-  local known = redis.call('GET', idem)
-  if known then return { known == digest and 'gone' or 'conflict' } end
-end
-
-local q, tenant = queue_base(base, queue), tenant_of(owner)
-local set = redis.call('HMGET', q .. 'meta', 'draining', 'max_depth', 'parked', 'limits', 'weight:' .. tenant, 'max_queued:' .. tenant,
-  'tenant_max_queued', 'clock' .. ARGV[3])
-if set[1] then return { 'draining' } end
-if set[2] and redis.call('ZCARD', q .. 'ready') + redis.call('ZCARD', q .. 'delayed') + tonumber(set[3] or '0') >= tonumber(set[2]) then
-  return { 'full', set[2] }
-end
-local tenant_limit = tonumber(set[6] or set[7] or '')
-if tenant_limit and tonumber(redis.call('HGET', q .. 'tenant:' .. tenant, 'queued') or '0') >= tenant_limit then
-  return { 'tenant_full', int(tenant_limit) }
-end
+if count > 100 then return { err = 'HEADWAY 100 jobs at most' } end
+-- One look at all of them: jobs of new ids that are no children need none of their own. (An id that comes twice is among the `made`.)
+local made = count > 1 and {}
+local are_plain = call('EXISTS', unpack(keys)) == 0 and not string.find(made and table.concat(keys) or keys[1], '~', 1, true)
 
 local at, now = now_ms()
-local delay = ARGV[4] ~= '0' and tonumber(ARGV[4]) or 0
-local expires = ARGV[5] ~= '' and tonumber(ARGV[5]) or at + delay + WAIT_MS
-if expected then
-  s.children = children_json({ expected = expected })
-  more[#more + 1], more[#more + 2] = 'children', s.children
-end
-local waits, t_key, t_field, t, score, tag = queue ~= HELD, q .. 'tenant:' .. tenant, 't' .. ARGV[3], nil, nil, nil
-if waits then
-  t = redis.call('HMGET', t_key, 'queued', t_field)
-  if delay == 0 then score, tag = tagged(tonumber(ARGV[3]), t[2], set[8], set[5]) end
-end
-local body = event_json(job, '1', 'phase', s, now, nil)
-redis.call('HSET', key, 'v', '1', 'id', job, 'queue', queue, 'pipeline', ARGV[7], 'owner', owner, 'priority', ARGV[9], 'params', ARGV[10],
-  'max_attempts', ARGV[11], 'ttl_ms', ARGV[12], 'phase', 'QUEUED', 'percent', '0.0', 'phase_percent', '0.0', 'attempt', '1',
-  'created_at', now, 'updated_at', now, 'expires_at', int(expires), 'seq', '1', 'body', body, score and 'score' or 'v', score or '1',
-  more and 'v' or 'plain', '1')
-if more then redis.call('HSET', key, unpack(more)) end
-redis.call('PEXPIRE', key, expires - at == WAIT_MS and LIFE_MS or int(math.max(0, expires - at) + tonumber(KEEP_MS)))
-if digest then redis.call('SET', idem, digest, 'PX', IDEMPOTENCY_MS) end
-redis.call('ZADD', q .. 'deadlines', int(math.min(expires, at + AUDIT_WAITING_MS)), job)
-if waits then
-  local queued = int((t[1] or 0) + 1)
-  if tag then
-    redis.call('HSET', t_key, 'queued', queued, t_field, tag)
-  else
-    redis.call('HSET', t_key, 'queued', queued)
-  end
-  -- Its TTL runs from its first job on; reap renews it.
-  if not t[2] then
-    know(q, tenant)
-    redis.call('PEXPIRE', t_key, TENANT_TTL_MS)
-  end
-  if delay > 0 then
-    redis.call('ZADD', q .. 'delayed', int(at + delay), job)
-    -- So that an idle worker learns of the due date.
-    push_wake(base, queue)
-  else
-    enter(base, queue, job, score, tenant, set[4])
-  end
-end
-redis.call('HINCRBY', q .. 'meta', 'submitted', '1')
-publish(verb, base, job, 1, 'm', '0', false, body)
+local answers, ready, delayed, deadlines, readies, delays, submitted = {}, nil, nil, nil, 0, 0, 0
 
-if expected then
-  redis.call('HSET', base .. 'group:' .. job, 'expected', expected)
-  redis.call('PEXPIRE', base .. 'group:' .. job, KEEP_MS)
-elseif g then
-  redis.call('HINCRBY', base .. 'group:' .. group, 'made', 1)
-  redis.call('HINCRBY', base .. 'group:' .. group, 'waiting', 1)
-  g = read_hash(base .. 'group:' .. group)
-  write_group(base, verb, group, g, at)
+count, i = 0, 3
+while argv[i] do
+  local pipeline, attempts, ttl = argv[i + 2], argv[i + 5], argv[i + 6]
+  local first = i + 7 + argv[i + 1]
+  local following = first + 2 * argv[i]
+  local rest, unknown
+  if first > i + 7 then rest, unknown = read_rest(i + 7, first - 1) end
+  local delay = rest and rest.delay_ms or 0
+  local expires = rest and tonumber(rest.expires_at) or at + delay + WAIT_MS
+  local look, kept = int(math.min(expires, at + AUDIT_WAITING_MS)), int(math.max(at, expires) + KEEP_MS)
+  expires = int(expires)
+  if owner ~= argv[i + 3] or priority ~= argv[i + 4] then
+    owner, priority = argv[i + 3], argv[i + 4]
+    tenant, band, t = tenant_of(owner), string.char(105 - string.byte(priority)), tenants
+    while t and t.name ~= tenant do t = t.before end
+  end
+
+  for j = first, following - 1, 2 do
+    local job, params, own, answer = argv[j], argv[j + 1], nil, nil
+    count = count + 1
+    local key = keys[count]
+    if unknown then
+      answer = { 'unknown_field', unknown }
+    elseif rest or not are_plain or made and made[job] then
+      job, own, answer = look_at(base, job, queue, pipeline, owner, params, rest)
+      key = base .. 'job:' .. job
+    end
+    if not answer and waits then
+      if set[6] then
+        answer = { 'draining' }
+      elseif limit and depth >= limit then
+        answer = { 'full', set[7] }
+      elseif t.limit and t.queued >= t.limit then
+        answer = { 'tenant_full', int(t.limit) }
+      end
+    end
+
+    if not answer then
+      local score
+      if waits and delay == 0 then score, t[band] = turn(9 - priority, t[band], t.step) end
+      answer = queued_json(job, now, rest and rest.shown)
+      -- The first write of all: here a Redis that is full refuses, and has nothing half-written.
+      call('HSET', key, 'v', '1', 'id', job, 'queue', queue, 'pipeline', pipeline, 'owner', owner, 'priority', priority,
+        'params', params, 'max_attempts', attempts, 'ttl_ms', ttl, 'phase', 'QUEUED', 'percent', '0.0', 'phase_percent', '0.0',
+        'attempt', '1', 'created_at', now, 'updated_at', now, 'expires_at', expires, 'seq', '1', 'body', answer,
+        rest and 'v' or 'plain', '1', score and 'score' or 'v', score or '1')
+      call('PEXPIREAT', key, kept)
+      submitted = submitted + 1
+      if deadlines then
+        deadlines[2 * submitted - 1], deadlines[2 * submitted] = look, job
+      else
+        deadlines = { look, job }
+      end
+      if waits then
+        t.queued, t.grew = t.queued + 1, true
+        depth = depth and depth + 1
+        if delay > 0 then
+          delayed, delays = delayed or {}, delays + 2
+          delayed[delays - 1], delayed[delays] = int(at + delay), job
+        elseif not (set[5] and parked(q, t, job, score)) then
+          readies = readies + 2
+          if ready then
+            ready[readies - 1], ready[readies] = score, job
+          else
+            ready = { score, job }
+          end
+        end
+      end
+      if verb ~= '' then call(verb, base .. 'live:' .. job, QUEUED_HEAD .. answer) end
+      if made then made[job] = true end
+      if own then answer = keep_rest(base, key, verb, job, rest, own, answer, at) end
+    end
+    answers[count] = answer
+  end
+  i = following
 end
-return { 'new', job, body }
+
+if submitted > 0 then
+  call('ZADD', q .. 'deadlines', unpack(deadlines))
+  while tenants do
+    if tenants.grew then keep_tenant(q, tenants) end
+    tenants = tenants.before
+  end
+  if ready then call('ZADD', q .. 'ready', unpack(ready)) end
+  if delayed then call('ZADD', q .. 'delayed', unpack(delayed)) end
+  -- Also for delayed ones: an idle worker learns of the due date.
+  if ready or delayed then push_wake(base, queue) end
+  call('HINCRBY', q .. 'meta', 'submitted', int(submitted))
+end
+return answers

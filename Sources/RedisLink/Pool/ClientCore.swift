@@ -35,18 +35,19 @@ final class ClientCore: Sendable {
     var isConnected: Bool { slots.contains { $0.isReady } }
 
     /// Completes the submission in any case.
-    func submit(_ submission: Submission) {
+    /// - Parameter first: the connection to take when it is up; nil for the one whose turn it is.
+    func submit(_ submission: Submission, first: Int? = nil) {
         do throws(RedisError) {
             try budget.acquire(submission.cost)
         } catch {
             return submission.completion.complete(.failure(error))
         }
-        if let slot = readySlot() { slot.enqueue(submission) } else { park([submission]) }
+        if let slot = readySlot(first) { slot.enqueue(submission) } else { park([submission]) }
     }
 
     /// Round robin over the connections that are up.
-    private func readySlot() -> ConnectionSlot? {
-        let start = turn.wrappingAdd(1, ordering: .relaxed).oldValue
+    private func readySlot(_ first: Int? = nil) -> ConnectionSlot? {
+        let start = first ?? turn.wrappingAdd(1, ordering: .relaxed).oldValue
         for offset in 0..<slots.count {
             let slot = slots[Int(UInt(bitPattern: start &+ offset) % UInt(slots.count))]
             if slot.isReady { return slot }
