@@ -195,6 +195,12 @@ final class QueueBench {
         let queue = unused("memory")
         let ids = Self.ids(count)
         try redis.flush()
+        // What Redis keeps once, and not for each job: scripts, buffers of connections.
+        let rehearsal = unused("rehearsal")
+        let few = Self.ids(100)
+        _ = try await submitAll(few, queue: rehearsal, depth: 16)
+        for id in few { try await Self.play(store, rehearsal, id) }
+        try redis.flush()
         let before = try redis.info("used_memory", "memory")
         _ = try await submitAll(ids, queue: queue, depth: 16)
         figures.add("memory per queued job", Double(try redis.info("used_memory", "memory") - before) / Double(count), "B", .atMost(2500))
