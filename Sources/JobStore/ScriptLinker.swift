@@ -24,7 +24,7 @@ enum ScriptLinker {
         var kept: Set<Int> = []
         for index in all.indices.reversed() where !used.isDisjoint(with: all[index].names) {
             kept.insert(index)
-            if !all[index].isRare { used.formUnion(names(in: all[index].text)) }
+            if !all[index].isRare { used.formUnion(all[index].words) }
         }
         let rare = kept.filter { all[$0].isRare }.sorted()
         let plain = kept.subtracting(rare)
@@ -38,10 +38,10 @@ enum ScriptLinker {
     /// A part of the one function that makes any of the rare ones, and what it needs, when it is called. One for all, because each
     /// function costs its making at each call of the script, called or not.
     private static func branch(_ index: Int, of all: [Definition], without plain: Set<Int>) -> String {
-        var used = names(in: all[index].text)
+        var used = all[index].words
         var inner = [all[index].text]
         for index in all.indices.prefix(index).reversed() where !plain.contains(index) && !used.isDisjoint(with: all[index].names) {
-            used.formUnion(names(in: all[index].text))
+            used.formUnion(all[index].words)
             inner.append(all[index].text)
         }
         let name = all[index].names.first ?? ""
@@ -57,8 +57,16 @@ enum ScriptLinker {
     }
 
     private struct Definition {
-        var names: Set<Substring>
-        var text: String
+        let names: Set<Substring>
+        let text: String
+        /// Every word of it that may be a name.
+        let words: Set<Substring>
+
+        init(names: Set<Substring>, text: String) {
+            self.names = names
+            self.text = text
+            words = ScriptLinker.names(in: text)
+        }
 
         var isRare: Bool { text.prefix { $0 != "\n" }.hasSuffix("-- rarely") }
 

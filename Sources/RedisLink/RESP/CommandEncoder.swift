@@ -1,17 +1,13 @@
+import CHiredis
 import NIOCore
 
-/// Commands as RESP arrays of bulk strings (<https://redis.io/docs/latest/develop/reference/protocol-spec/>), written where they
-/// are sent from.
+/// Commands as RESP arrays of bulk strings, written by hiredis' `redisFormatCommandArgv`.
 enum CommandEncoder {
     /// Appends the encoded `command`.
     static func encode(_ command: [RedisArgument], into buffer: inout ByteBuffer, limits: RedisLimits) throws(RedisError) {
         guard !command.isEmpty else { throw RedisError(.invalidConfiguration, "a command needs at least its name") }
-        let room = try room(count: command.count, bytes: size(command), limits)
-        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: room) { target in
-            var writer = CommandWriter(target)
-            writer.head(command.count)
-            for argument in command { writer.write(argument) }
-            return writer.count
+        try encode(count: command.count, bytes: size(command), into: &buffer, limits) { list in
+            for argument in command { list.add(argument) }
         }
     }
 
@@ -24,120 +20,113 @@ enum CommandEncoder {
         into buffer: inout ByteBuffer,
         limits: RedisLimits
     ) throws(RedisError) {
-        let count = 3 + keys.count + arguments.count
-        let bytes = verb.utf8CodeUnitCount + script.utf8.count + keys.reduce(0) { $0 + $1.utf8.count } + size(arguments)
-        let room = try room(count: count, bytes: bytes, limits)
-        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: room) { target in
-            var writer = CommandWriter(target)
-            writer.head(count)
-            writer.write(UnsafeRawBufferPointer(start: verb.utf8Start, count: verb.utf8CodeUnitCount))
-            writer.write(script)
-            writer.write(keys.count)
-            for key in keys { writer.write(key) }
-            for argument in arguments { writer.write(argument) }
-            return writer.count
+        let bytes =
+            verb.utf8CodeUnitCount + script.utf8.count + RedisArgument.digitsMax + keys.reduce(0) { $0 + $1.utf8.count }
+            + size(arguments)
+        try encode(count: 3 + keys.count + arguments.count, bytes: bytes, into: &buffer, limits) { list in
+            list.add(UnsafeRawBufferPointer(start: verb.utf8Start, count: verb.utf8CodeUnitCount))
+            list.add(script)
+            list.add(keys.count)
+            for key in keys { list.add(key) }
+            for argument in arguments { list.add(argument) }
         }
     }
 
     private static func size(_ arguments: [RedisArgument]) -> Int { arguments.reduce(0) { $0 + $1.sizeBytes } }
 
-    /// Bytes that a command takes at most; checked before anything is allocated.
-    private static func room(count: Int, bytes: Int, _ limits: RedisLimits) throws(RedisError) -> Int {
+    /// - Parameters:
+    ///   - count: of the arguments that `fill` adds.
+    ///   - bytes: that they have together, at most.
+    private static func encode(
+        count: Int,
+        bytes: Int,
+        into buffer: inout ByteBuffer,
+        _ limits: RedisLimits,
+        _ fill: (inout ArgumentList) -> Void
+    ) throws(RedisError) {
         guard count <= limits.commandArgumentsMax else {
             throw RedisError(.invalidConfiguration, "a command of \(count) arguments; at most \(limits.commandArgumentsMax): split it")
         }
-        let room = bytes + CommandWriter.overhead * (count + 1)
-        guard room <= limits.commandBytesMax else {
+        // 24: `$<digits>\r\n…\r\n` of each argument.
+        guard bytes + 24 * count <= limits.commandBytesMax else {
             throw RedisError(.invalidConfiguration, "a command of \(bytes) bytes; at most \(limits.commandBytesMax)")
         }
-        return room
+        let isEncoded = withUnsafeTemporaryAllocation(byteCount: bytes + 1, alignment: 1) { scratch in
+            withUnsafeTemporaryAllocation(of: UnsafePointer<CChar>?.self, capacity: count) { pointers in
+                withUnsafeTemporaryAllocation(of: Int.self, capacity: count) { lengths in
+                    var list = ArgumentList(scratch: scratch, pointers: pointers, lengths: lengths)
+                    fill(&list)
+                    return list.format(into: &buffer)
+                }
+            }
+        }
+        guard isEncoded else { throw RedisError(.invalidConfiguration, "no memory for a command of \(bytes) bytes") }
     }
 }
 
-/// Writes into memory that is large enough: `CommandEncoder.room` says how large. A smaller one is a trap, not an overrun.
-private struct CommandWriter {
-    /// `$<digits>\r\n…\r\n` around an argument, or `*<digits>\r\n`.
-    static let overhead = 24
+/// hiredis wants one pointer per argument that is valid until it returns: all arguments are copied side by side into `scratch`.
+private struct ArgumentList {
+    let scratch: UnsafeMutableRawBufferPointer
+    let pointers: UnsafeMutableBufferPointer<UnsafePointer<CChar>?>
+    let lengths: UnsafeMutableBufferPointer<Int>
+    private var offset = 0
+    private var count = 0
 
-    private let target: UnsafeMutableRawBufferPointer
-    private(set) var count = 0
+    init(
+        scratch: UnsafeMutableRawBufferPointer,
+        pointers: UnsafeMutableBufferPointer<UnsafePointer<CChar>?>,
+        lengths: UnsafeMutableBufferPointer<Int>
+    ) {
+        self.scratch = scratch
+        self.pointers = pointers
+        self.lengths = lengths
+    }
 
-    init(_ target: UnsafeMutableRawBufferPointer) { self.target = target }
-
-    mutating func head(_ arguments: Int) { line(UInt8(ascii: "*"), arguments) }
-
-    mutating func write(_ argument: RedisArgument) {
+    mutating func add(_ argument: RedisArgument) {
         switch argument {
-        case .string(let text): write(text)
-        case .int(let value): write(value)
-        case .buffer(let bytes): bytes.withUnsafeReadableBytes { write($0) }
+        case .string(let text): add(text)
+        case .int(let value): add(value)
+        case .buffer(let bytes): bytes.withUnsafeReadableBytes { add($0) }
         }
     }
 
-    mutating func write(_ text: String) {
+    mutating func add(_ value: Int) { add(String(value)) }
+
+    mutating func add(_ text: String) {
         var text = text
-        text.withUTF8 { write(UnsafeRawBufferPointer($0)) }
+        text.withUTF8 { add(UnsafeRawBufferPointer($0)) }
     }
 
-    mutating func write(_ bytes: UnsafeRawBufferPointer) {
-        line(UInt8(ascii: "$"), bytes.count)
-        UnsafeMutableRawBufferPointer(rebasing: target[count...]).copyMemory(from: bytes)
-        count += bytes.count
-        end()
-    }
-
-    mutating func write(_ value: Int) {
-        line(UInt8(ascii: "$"), Self.digits(value))
-        decimal(value)
-        end()
-    }
-
-    private mutating func line(_ type: UInt8, _ number: Int) {
-        byte(type)
-        decimal(number)
-        end()
-    }
-
-    private mutating func end() {
-        byte(UInt8(ascii: "\r"))
-        byte(UInt8(ascii: "\n"))
-    }
-
-    private mutating func byte(_ byte: UInt8) {
-        target[count] = byte
+    mutating func add(_ bytes: UnsafeRawBufferPointer) {
+        let room = UnsafeMutableRawBufferPointer(rebasing: scratch[offset...])
+        room.copyMemory(from: bytes)
+        pointers.initializeElement(at: count, to: room.baseAddress.map { UnsafeRawPointer($0).assumingMemoryBound(to: CChar.self) })
+        lengths.initializeElement(at: count, to: bytes.count)
+        offset += bytes.count
         count += 1
     }
 
-    private mutating func decimal(_ value: Int) {
-        let digits = Self.digits(value)
-        var rest = value.magnitude
-        var index = count + digits
-        repeat {
-            index -= 1
-            target[index] = UInt8(ascii: "0") + UInt8(truncatingIfNeeded: rest % 10)
-            rest /= 10
-        } while rest > 0
-        if value < 0 { target[count] = UInt8(ascii: "-") }
-        count += digits
-    }
-
-    private static func digits(_ value: Int) -> Int {
-        var (rest, count) = (value.magnitude / 10, value < 0 ? 2 : 1)
-        while rest > 0 {
-            rest /= 10
-            count += 1
-        }
-        return count
+    /// False when hiredis has no memory.
+    func format(into buffer: inout ByteBuffer) -> Bool {
+        var formatted: UnsafeMutablePointer<CChar>?
+        let total = redisFormatCommandArgv(&formatted, Int32(count), pointers.baseAddress, lengths.baseAddress)
+        guard total > 0, let formatted else { return false }
+        defer { redisFreeCommand(formatted) }
+        buffer.writeBytes(UnsafeRawBufferPointer(start: formatted, count: Int(total)))
+        return true
     }
 }
 
 extension RedisArgument {
+    /// Room for any Int.
+    fileprivate static let digitsMax = 20
+
     /// The most for an integer, whose digits are counted when they are written.
     fileprivate var sizeBytes: Int {
         switch self {
         case .string(let text): text.utf8.count
         case .buffer(let bytes): bytes.readableBytes
-        case .int: 20
+        case .int: Self.digitsMax
         }
     }
 }
