@@ -48,8 +48,8 @@ public enum StoreLimits {
     static let submitBytes = 256 * 1024
     /// Calls of one queue and partition under way at once: Redis has work while the answers of the other call are read.
     static let submitCallsUnderWay = 2
-    /// So many go together even where half of those that wait is less: the rest of a call costs as much as two jobs.
-    static let jobsWorthACall = 8
+    /// So many go together even where a call's share of what waits is less: the rest of a call costs as much as two jobs.
+    static let jobsWorthACall = 16
     /// Submits that wait for the calls before them, and their bytes.
     static let waitingSubmits = 10_000
     static let waitingSubmitBytes = 64 << 20

@@ -63,7 +63,7 @@ while argv[i] do
   local pipeline, attempts, ttl = argv[i + 2], argv[i + 5], argv[i + 6]
   local first = i + 7 + argv[i + 1]
   local following = first + 2 * argv[i]
-  local rest, unknown
+  local rest, unknown, twin
   if first > i + 7 then rest, unknown = read_rest(i + 7, first - 1) end
   local delay = rest and rest.delay_ms or 0
   local expires = rest and tonumber(rest.expires_at) or at + delay + WAIT_MS
@@ -99,12 +99,19 @@ while argv[i] do
       local score
       if waits and delay == 0 then score, t[band] = turn(9 - priority, t[band], t.step) end
       answer = queued_json(job, now, rest and rest.shown)
-      -- The first write of all: here a Redis that is full refuses, and has nothing half-written.
-      call('HSET', key, 'v', '1', 'id', job, 'queue', queue, 'pipeline', pipeline, 'owner', owner, 'priority', priority,
-        'params', params, 'max_attempts', attempts, 'ttl_ms', ttl, 'phase', 'QUEUED', 'percent', '0.0', 'phase_percent', '0.0',
-        'attempt', '1', 'created_at', now, 'updated_at', now, 'expires_at', expires, 'seq', '1', 'body', answer,
-        rest and 'v' or 'plain', '1', score and 'score' or 'v', score or '1')
-      call('PEXPIREAT', key, kept)
+      if twin then
+        -- All but four fields, and the TTL, are those of the job before.
+        call('COPY', twin, key)
+        call('HSET', key, 'id', job, 'params', params, 'body', answer, 'score', score)
+      else
+        -- The first write of all: here a Redis that is full refuses, and has nothing half-written.
+        call('HSET', key, 'v', '1', 'id', job, 'queue', queue, 'pipeline', pipeline, 'owner', owner, 'priority', priority,
+          'params', params, 'max_attempts', attempts, 'ttl_ms', ttl, 'phase', 'QUEUED', 'percent', '0.0', 'phase_percent', '0.0',
+          'attempt', '1', 'created_at', now, 'updated_at', now, 'expires_at', expires, 'seq', '1', 'body', answer,
+          rest and 'v' or 'plain', '1', score and 'score' or 'v', score or '1')
+        call('PEXPIREAT', key, kept)
+        if score and not rest then twin = key end
+      end
       submitted = submitted + 1
       if deadlines then
         deadlines[2 * submitted - 1], deadlines[2 * submitted] = look, job
