@@ -1,0 +1,172 @@
+#!/usr/bin/env python3
+"""Count the instructions that redis-server spends on the scripts of the job queue, under callgrind.
+
+    scripts/count-instructions.py .build/release/headway
+
+Instructions do not depend on what else the machine does, as times do. Needs redis-server and valgrind; takes about a minute. The figures are
+thousands of instructions per command, its reading and its answer included, in a queue that one tenant fills and one worker works off.
+"""
+
+import glob
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+
+CALLS = 300
+WARM_UP = 60
+BASE = "headway:{0}:"
+PARAMS = '{"pad":"' + "x" * 190 + '"}'
+RESULT = '{"played":0,"worker":"worker-1","attempt":1}'
+
+FLOOR = {
+    "submit": "redis.call('HSET', KEYS[1], 'payload', ARGV[1], 'state', 'queued')\nredis.call('ZADD', KEYS[2], ARGV[2], ARGV[3])\nreturn 1",
+    "claim": "local popped = redis.call('ZPOPMIN', KEYS[1])\nlocal key = 'floor:job:' .. popped[1]\n"
+    "redis.call('HSET', key, 'state', 'running')\nredis.call('ZADD', KEYS[2], ARGV[1], popped[1])\n"
+    "return { popped[1], redis.call('HGET', key, 'payload') }",
+    "finish": "redis.call('ZREM', KEYS[2], ARGV[1])\nredis.call('HSET', KEYS[1], 'state', 'done')\n"
+    "redis.call('EXPIRE', KEYS[1], 3600)\nreturn 1",
+}
+
+
+class Redis:
+    """A redis-server under callgrind, and one connection to it."""
+
+    def __init__(self, directory):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.out = os.path.join(directory, "callgrind")
+        self.process = subprocess.Popen(
+            ["valgrind", "--tool=callgrind", "--callgrind-out-file=" + self.out, "redis-server", "--port", str(port),
+             "--bind", "127.0.0.1", "--save", "", "--dir", directory],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                self.socket = socket.create_connection(("127.0.0.1", port))
+                break
+            except OSError:
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    raise SystemExit("redis-server did not start under valgrind")
+                time.sleep(0.05)
+        self.file = self.socket.makefile("rb")
+
+    def __call__(self, *words):
+        parts = [w if isinstance(w, bytes) else str(w).encode() for w in words]
+        self.socket.sendall(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(p), p) for p in parts))
+        return self.reply()
+
+    def reply(self):
+        line = self.file.readline()
+        kind, rest = line[:1], line[1:-2]
+        if kind == b"+":
+            return rest.decode()
+        if kind == b":":
+            return int(rest)
+        if kind == b"$":
+            return None if rest == b"-1" else self.file.read(int(rest) + 2)[:-2].decode()
+        if kind == b"*":
+            return None if rest == b"-1" else [self.reply() for _ in range(int(rest))]
+        raise SystemExit("redis-server said: " + line.decode(errors="replace"))
+
+    def control(self, *arguments):
+        subprocess.run(["callgrind_control", *arguments, str(self.process.pid)], check=True, capture_output=True)
+
+    def count(self, call):
+        """Thousands of instructions that one call takes."""
+        for _ in range(WARM_UP):
+            call()
+        self.control("--zero")
+        for _ in range(CALLS):
+            call()
+        self.control("--dump")
+        newest = max(glob.glob(self.out + ".*"), key=lambda path: int(path.rsplit(".", 1)[1]))
+        table = subprocess.run(
+            ["callgrind_annotate", "--inclusive=yes", "--threshold=99.9", newest], check=True, capture_output=True, text=True
+        ).stdout
+        # All of a command, and nothing of what redis-server does beside.
+        found = re.search(r"^\s*([\d,]+) .*:readQueryFromClient\b", table, re.MULTILINE)
+        return int(found.group(1).replace(",", "")) / CALLS / 1000
+
+
+def main(headway):
+    directory = tempfile.mkdtemp(prefix="headway-instructions-")
+    redis = Redis(directory)
+    try:
+        for name, figure in measured(redis, headway):
+            print(f"{name:<42}{figure:8.0f}", flush=True)
+    finally:
+        redis.process.kill()
+        redis.process.wait()
+        shutil.rmtree(directory)
+
+
+def measured(redis, headway):
+    floor = {name: redis("SCRIPT", "LOAD", text) for name, text in FLOOR.items()}
+    ours = {}
+    for name in ("submit", "claim", "finish"):
+        text = subprocess.run([headway, "scripts", name], check=True, capture_output=True, text=True).stdout
+        ours[name] = redis("SCRIPT", "LOAD", text)
+    ids = iter(str(uuid.uuid4()) for _ in range(100_000))
+    state = {}
+
+    def floor_submit():
+        job = next(ids)
+        redis("EVALSHA", floor["submit"], 2, "floor:job:" + job, "floor:ready", PARAMS, 1, job)
+
+    def floor_claim():
+        state["floor"] = redis("EVALSHA", floor["claim"], 2, "floor:ready", "floor:leases", 1)[0]
+
+    def floor_finish():
+        redis("EVALSHA", floor["finish"], 2, "floor:job:" + state["floor"], "floor:leases", state["floor"])
+
+    def submit(count=1):
+        jobs = [next(ids) for _ in range(count)]
+        pairs = [text for job in jobs for text in (job, PARAMS)]
+        redis("EVALSHA", ours["submit"], 2, BASE + "job:" + jobs[0], "headway:{wake}:gpu", "PUBLISH", "gpu", count, 0, "generic",
+              "anonymous", 5, 3, 3600000, *pairs)
+
+    def claim():
+        state["nonce"] = uuid.uuid4().hex
+        answer = redis("EVALSHA", ours["claim"], 2, BASE + "queue:gpu:ready", "headway:{wake}:gpu", "PUBLISH", "gpu", "worker-1",
+                       state["nonce"], 20000, "abcdef01")
+        state["job"], state["fence"] = answer[1:3]
+
+    def finish(*following):
+        return redis("EVALSHA", ours["finish"], 2, BASE + "job:" + state["job"], "headway:{wake}:gpu", "PUBLISH", state["fence"], "COMPLETE",
+                     RESULT, "", state["nonce"], *following)
+
+    def go_on():
+        state["job"], state["fence"] = finish("gpu", "worker-1", 20000, "abcdef01")[2:4]
+        state["nonce"] = ""
+
+    def both(one, other):
+        def call():
+            one()
+            other()
+        return call
+
+    yield "floor: submit", redis.count(floor_submit)
+    for _ in range(2 * (CALLS + WARM_UP)):
+        floor_submit()
+    yield "floor: claim", redis.count(floor_claim)
+    yield "floor: claim and finish", redis.count(both(floor_claim, floor_finish))
+    yield "submit", redis.count(submit)
+    yield "submit, 16 in a call, each", redis.count(lambda: submit(16)) / 16
+    yield "claim", redis.count(claim)
+    yield "claim and finish", redis.count(both(claim, finish))
+    claim()
+    yield "finish with the next claim", redis.count(go_on)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit(__doc__)
+    main(sys.argv[1])
