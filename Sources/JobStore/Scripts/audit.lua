@@ -42,7 +42,7 @@ local function check_job(job)
   if not (s.phase and rank_of(s.phase) and s.queue and s.owner and s.seq and s.body and s.ttl_ms) then return found(job, 'corrupt', false) end
   if string.match(s.body, '"seq":(%d+)') ~= s.seq then found(job, 'body_is_not_the_last_event', false) end
   local q, tenant = queue_base(base, s.queue), tenant_of(s.owner)
-  local ended = TERMINAL[s.phase]
+  local ended = is_terminal(s.phase)
   local waits = not ended and not s.fence and s.queue ~= HELD
   local least = not ended and KEEP_MS or s.phase == 'FAILED' and math.max(DEAD_TTL_MS, tonumber(s.ttl_ms)) or tonumber(s.ttl_ms)
   check_ttl(key, job, least)
@@ -93,7 +93,7 @@ local function check_children(group, verb)
   local key, gkey = base .. 'job:' .. group, base .. 'group:' .. group
   if redis.call('HEXISTS', key, 'children') == 0 then return end
   local s = read_hash(key)
-  if not s.phase or TERMINAL[s.phase] then return end
+  if not s.phase or is_terminal(s.phase) then return end
   local g = read_hash(gkey)
   local is_lost = not g.expected
   if is_lost then
@@ -109,10 +109,10 @@ local function check_children(group, verb)
     number = number + 1
     local child = redis.call('HMGET', base .. 'job:' .. group .. '~' .. int(number), 'phase', 'fence', 'percent')
     if child[1] then
-      local state = TERMINAL[child[1]] and string.lower(child[1]) or child[2] and 'running' or 'waiting'
+      local state = is_terminal(child[1]) and string.lower(child[1]) or child[2] and 'running' or 'waiting'
       seen[state] = seen[state] + 1
       found = found + 1
-      tenths = tenths + (TERMINAL[child[1]] and 1000 or tenths_of(child[3] or '0'))
+      tenths = tenths + (is_terminal(child[1]) and 1000 or tenths_of(child[3] or '0'))
     end
   end
   local sum = had('waiting') + had('running') + had('complete') + had('failed') + had('cancelled')

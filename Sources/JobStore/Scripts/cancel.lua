@@ -9,10 +9,14 @@ local request = '{"by":' .. quoted(ARGV[2]) .. (ARGV[3] ~= '' and ',"reason":' .
 
 local function cancel(job)
   local key = base .. 'job:' .. job
-  local s = read_hash(key)
-  if not s.phase then return { 'absent' } end
-  if TERMINAL[s.phase] then return { 'ended', s.phase } end
+  local phase = redis.call('HGET', key, 'phase')
+  if not phase then return { 'absent' } end
+  if is_terminal(phase) then return { 'ended', phase } end
   touch(key)
+  -- Of a job that waits and has told nothing an end needs little, and most jobs that are cancelled are such.
+  local s = read_running(key)
+  s.phase = phase
+  if s.fence or s.seq ~= '1' or s.queue == HELD then s = read_hash(key) end
   local first = not s.cancel
   if first then
     s.cancel = request
@@ -48,7 +52,7 @@ while found < tonumber(g.made or '0') and number < tonumber(g.expected) do
   if cancel(top .. '~' .. int(number))[1] ~= 'absent' then found = found + 1 end
 end
 local s = read_hash(KEYS[1])
-if TERMINAL[s.phase] then return { 'cancelled' } end
+if is_terminal(s.phase) then return { 'cancelled' } end
 g = read_hash(gkey)
 if tonumber(g.waiting or '0') + tonumber(g.running or '0') == 0 then
   s.children = children_json(g)

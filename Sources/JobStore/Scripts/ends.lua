@@ -149,7 +149,7 @@ local function tell_group(base, verb, job, s, kind, before, at) -- rarely
 end
 
 -- Ends a job: out of its place, latched, its tenant's next one let in, its group told.
-local function end_job(key, base, job, verb, s, phase, at, extra, outcome, stages, result) -- rarely
+local function end_job(key, base, job, verb, s, phase, at, extra, outcome, stages, result)
   forget_places(base, job, s)
   local before = s.percent
   local kind = latch(key, base, job, verb, s, phase, at, extra, outcome, stages, result)
@@ -220,7 +220,7 @@ local function reclaim(base, queue, verb, at, expired) -- rarely
   for _, job in ipairs(expired) do
     local key = base .. 'job:' .. job
     local s = read_hash(key)
-    if not s.phase or TERMINAL[s.phase] or not s.fence then
+    if not s.phase or is_terminal(s.phase) or not s.fence then
       redis.call('ZREM', q .. 'leases', job)
       -- Whose it was is not known any more: reap counts the tenants' running jobs anew.
       redis.call('HSET', q .. 'meta', 'recount', '1')

@@ -2,8 +2,6 @@
 -- It stands in front of each script that names it in its `-- include:` line. Further keys are derived from the hash tag of a
 -- declared key, so they are in the same slot by construction.
 
-local TERMINAL = { COMPLETE = true, FAILED = true, CANCELLED = true }
-
 -- What is not terminal is kept this long after its last sign of life; heartbeats and reap renew it: 7 days.
 -- A text, as wherever a constant is only handed to Redis: a number is printed with 17 digits for each call.
 local KEEP_MS = '604800000'
@@ -14,6 +12,10 @@ local MILESTONES_MAX = 256
 local function rank_of(phase)
   return phase == 'COMPLETE' and '4' or phase == 'GENERATING' and '2' or phase == 'QUEUED' and '0' or phase == 'ANALYZING' and '1'
     or phase == 'POST_PROCESSING' and '3' or phase == 'FAILED' and '5' or phase == 'CANCELLED' and '6' or nil
+end
+
+local function is_terminal(phase)
+  return phase == 'COMPLETE' or phase == 'FAILED' or phase == 'CANCELLED'
 end
 
 local function refuse(text)

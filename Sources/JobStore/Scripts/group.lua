@@ -23,7 +23,7 @@ end
 local function write_group(base, verb, group, g, at) -- rarely
   local key = base .. 'job:' .. group
   local s = read_hash(key)
-  if not s.phase or TERMINAL[s.phase] then return nil end
+  if not s.phase or is_terminal(s.phase) then return nil end
   local ended = tonumber(g.complete or '0') + tonumber(g.failed or '0') + tonumber(g.cancelled or '0')
   local kind, phase = 'progress', s.phase
   if phase == 'QUEUED' and ended + tonumber(g.running or '0') > 0 then

@@ -15,7 +15,7 @@ local function cancel_all(place)
     local key = base .. 'job:' .. job
     local s = read_hash(key)
     redis.call('ZREM', place, job)
-    if s.phase and not TERMINAL[s.phase] and not s.fence then
+    if s.phase and not is_terminal(s.phase) and not s.fence then
       s.cancel = '{"by":' .. quoted(ARGV[3]) .. ',"reason":"the queue was purged","at":' .. int(at) .. '}'
       redis.call('HSET', key, 'cancel', s.cancel)
       end_job(key, base, job, verb, s, 'CANCELLED', at, '', 'CANCELLED', '')

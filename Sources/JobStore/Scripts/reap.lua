@@ -126,7 +126,7 @@ end
 for _, job in ipairs(redis.call('ZRANGEBYSCORE', q .. 'deadlines', '-inf', at, 'LIMIT', 0, BATCH)) do
   local key = base .. 'job:' .. job
   local s = read_hash(key)
-  if not s.phase or TERMINAL[s.phase] then
+  if not s.phase or is_terminal(s.phase) then
     redis.call('ZREM', q .. 'deadlines', job)
     redis.call('ZREM', q .. 'ready', job)
     redis.call('ZREM', q .. 'delayed', job)

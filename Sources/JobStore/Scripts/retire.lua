@@ -6,7 +6,7 @@
 local key = KEYS[1]
 local s = redis.call('HMGET', key, 'phase', 'retried_as', 'children')
 if not s[1] then return { 'absent' } end
-if not TERMINAL[s[1]] then return { 'running', s[1] } end
+if not is_terminal(s[1]) then return { 'running', s[1] } end
 if s[3] then return refuse('a group is not retried as a whole: retry its children') end
 if s[2] then return { 'ok', s[2] } end
 redis.call('HSET', key, 'retried_as', ARGV[1])

@@ -38,7 +38,7 @@ local function in_group(base, job, owner, is_next)
   if parent[1] ~= owner or not g.expected then return job, nil, { 'no_group' } end
   local made, most = tonumber(g.made or '0'), tonumber(g.expected)
   if is_next or redis.call('EXISTS', base .. 'job:' .. job) == 0 then
-    if TERMINAL[parent[2]] or parent[3] then return job, nil, { 'group_ended' } end
+    if is_terminal(parent[2]) or parent[3] then return job, nil, { 'group_ended' } end
     if made >= most or tonumber(string.match(job, '~(%d+)$') or '0') > most then return job, nil, { 'group_full', g.expected } end
   end
   if is_next then
