@@ -175,12 +175,13 @@ public struct Claim: Sendable {
 public struct ClaimRequest: Sendable, Hashable {
     public var queue: String
     public var worker: String
-    /// Random text of this attempt to claim: the same one returns the same claim. No spaces, at most 128 bytes.
+    /// Random text of this attempt to claim: the same one returns the same claim. No spaces, at most 128 bytes. Along with an end none is
+    /// needed: the ended job remembers.
     public var nonce: String
     /// Jobs that prefer one of them come first.
     public var labels: [String]
 
-    public init(queue: String, worker: String, nonce: String, labels: [String] = []) {
+    public init(queue: String, worker: String, nonce: String = "", labels: [String] = []) {
         self.queue = queue
         self.worker = worker
         self.nonce = nonce

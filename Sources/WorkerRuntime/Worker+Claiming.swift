@@ -85,12 +85,7 @@ extension Worker {
         // Only its first queue: a later one comes when those before it are empty.
         guard claim.lease.queue == configuration.queues.first, !(claim.isLast && isAlone) else { return nil }
         guard state.withLock({ $0.stage == .serving && $0.crashLoop.pause == nil }), !Task.isCancelled else { return nil }
-        return ClaimRequest(
-            queue: claim.lease.queue,
-            worker: configuration.name,
-            nonce: environment.makeNonce(),
-            labels: configuration.labels
-        )
+        return ClaimRequest(queue: claim.lease.queue, worker: configuration.name, labels: configuration.labels)
     }
 
     // MARK: Crash loop

@@ -66,7 +66,7 @@ import Testing
     /// What the end and the claim write together: counts of tenants, counters, clocks; with limits they are written apart.
     @Test(arguments: [false, true]) func theCountsOfTenantsHoldAlongALine(hasLimit: Bool) async throws {
         try await StoreFixture.with { fixture in
-            let (store, tenants) = (fixture.store, ["ann", "bob", "bob", "ann", "eve"])
+            let (store, tenants) = (fixture.store, ["ann", "ann", "ann", "bob", "ann"])
             if hasLimit { try await store.configure(queue: "gpu", [.maxRunningOf(tenant: "ann", 3)]) }
             for (number, tenant) in tenants.enumerated() {
                 _ = try await fixture.submit("job-\(number)") { $0.owner = Owner("\(tenant)/user") }
@@ -103,10 +103,12 @@ import Testing
             for number in 0..<200 {
                 let job = try await fixture.submit("job-\(number)") { $0.delayMs = 1 }
                 let claim: Claim = try await eventually("the job is due") {
-                    guard case .job(let claim) = try await fixture.store.claim(queue: "gpu", worker: "w1", nonce: "n-\(number)") else {
-                        return nil
+                    switch try await fixture.store.claim(queue: "gpu", worker: "w1", nonce: "n-\(number)") {
+                    case .job(let claim): return claim
+                    case .empty(let dueMs): #expect(dueMs != 0, "a job was due and not given")
+                    case .paused: Issue.record("nobody paused the queue")
                     }
-                    return claim
+                    return nil
                 }
                 #expect(claim.lease.job == job)
                 _ = try await fixture.store.finish(claim.lease, as: .complete, resultJSON: nil, stagesMs: [])

@@ -34,7 +34,7 @@ extension JobRun {
 
     /// The good end, and with it the next job.
     private func complete(_ result: String, _ stages: [(stage: String, ms: Int)]) async throws(StoreError) -> (end: JobEnd, next: Claim?) {
-        // The same for each repetition that may have run: its nonce makes the answer the same.
+        // The same for each repetition that may have run: the ended job remembers what came along, and answers the same.
         var request: ClaimRequest?
         var isInDoubt = false
         var patience = Patience()
