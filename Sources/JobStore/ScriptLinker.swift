@@ -1,165 +1,95 @@
 /// Puts in front of a script what it uses of the shared files, and nothing else.
 ///
-/// Redis runs a script's whole text at each call: every function and table of a shared file is made anew and thrown away. Measured,
-/// all of them cost 5 µs a call, as much as ten commands.
+/// Redis runs a script's whole text at each call: every function and table of a shared file would be made anew and thrown away. Making
+/// a function costs as much as calling it three times, and what is thrown away is swept up in one go at every fiftieth call, which
+/// somebody waits for. So what is only a name for an expression is written where it is used, and all other shared functions are the
+/// branches of a single one, `SHARED(number, …)`, which finds the branch in a few comparisons.
 enum ScriptLinker {
-    /// - Parameter shared: definitions at the left margin, each `local function NAME` or `local NAME = …` with everything indented
-    ///   below it; they may use those before them. A function whose first line ends in `-- rarely` is made, with what only it
-    ///   needs, when it is called: most calls then do without its parts.
+    /// - Parameter shared: definitions at the left margin, each `local function NAME(…)` or `local NAME = …` with everything indented
+    ///   below it; they may use those before them. A function is only ever called by its name, never handed on as a value.
     ///
-    /// A constant (`local UPPER_CASE = …` on one line, no table) is written where it is used: each local that a function captures
-    /// makes the function dearer to make.
+    /// Written where they are used: constants (`local UPPER_CASE = …` on one line, no table) and functions that are one `return` of one
+    /// value. A table that one function alone uses is made where that function is called.
     static func link(_ shared: String, into script: String) -> String {
-        var constants: [Substring: String] = [:]
-        var all: [Definition] = []
-        for definition in definitions(of: shared) {
-            if let value = definition.constant, let name = definition.names.first {
-                constants[name] = "(" + substituting(constants, in: value) + ")"
+        var inlined: [Substring: LuaInline] = [:]
+        var all: [LuaDefinition] = []
+        for written in LuaDefinition.all(in: shared) {
+            let definition = LuaDefinition(names: written.names, text: inlining(inlined, in: written.text[...]))
+            if let inline = LuaInline(definition), let name = definition.names.first { inlined[name] = inline }
+            // A call that cannot be written out remains a call.
+            if definition.constant == nil { all.append(definition) }
+        }
+        let script = inlining(inlined, in: script[...])
+        var used = LuaText.names(in: script[...])
+        var kept: [LuaDefinition] = []
+        for definition in all.reversed() where !used.isDisjoint(with: definition.names) {
+            kept.insert(definition, at: 0)
+            used.formUnion(definition.words)
+        }
+        return joining(kept, script)
+    }
+
+    private static func joining(_ definitions: [LuaDefinition], _ script: String) -> String {
+        let functions = definitions.filter { $0.function != nil }
+        var numbers: [Substring: Int] = [:]
+        for (number, function) in functions.enumerated() {
+            for name in function.names { numbers[name] = number }
+        }
+        var common = ""
+        var own = [String](repeating: "", count: functions.count)
+        for table in definitions where table.function == nil {
+            if let user = onlyUser(of: table, among: definitions, script), let number = user.names.first.flatMap({ numbers[$0] }) {
+                own[number] += table.text
             } else {
-                all.append(Definition(names: definition.names, text: substituting(constants, in: definition.text[...])))
+                common += table.text
             }
         }
-        let script = substituting(constants, in: script[...])
-        var used = names(in: script)
-        var kept: Set<Int> = []
-        for index in all.indices.reversed() where !used.isDisjoint(with: all[index].names) {
-            kept.insert(index)
-            if !all[index].isRare { used.formUnion(all[index].words) }
+        guard !functions.isEmpty else { return common + script }
+        let parameters = (0..<(functions.compactMap(\.function?.parameters.count).max() ?? 0)).map { "P\($0 + 1)" }
+        let branches = functions.enumerated().map { number, definition in
+            let names = definition.function?.parameters ?? []
+            let given = names.isEmpty ? "" : "local " + list(names) + " = " + list(parameters.prefix(names.count)) + "\n"
+            return "-- \(definition.names.joined())\n" + own[number] + given + redirecting(numbers, in: definition.function?.body ?? "")
         }
-        let rare = kept.filter { all[$0].isRare }.sorted()
-        let plain = kept.subtracting(rare)
-        guard !rare.isEmpty else { return plain.sorted().map { all[$0].text }.joined() + script }
-        let redirected = Set(rare.flatMap { all[$0].names })
-        return "local RARELY\n" + plain.sorted().map { redirecting(redirected, in: all[$0].text[...]) }.joined()
-            + "RARELY = function(name, ...)\n" + rare.map { branch($0, of: all, without: plain) }.joined() + "end\n"
-            + redirecting(redirected, in: script[...])
+        return common + "local function SHARED(" + list(["BRANCH"] + parameters) + ")\n" + choice(branches[...]) + "end\n"
+            + redirecting(numbers, in: script[...])
     }
 
-    /// A part of the one function that makes any of the rare ones, and what it needs, when it is called. One for all, because each
-    /// function costs its making at each call of the script, called or not.
-    private static func branch(_ index: Int, of all: [Definition], without plain: Set<Int>) -> String {
-        var used = all[index].words
-        var inner = [all[index].text]
-        for index in all.indices.prefix(index).reversed() where !plain.contains(index) && !used.isDisjoint(with: all[index].names) {
-            used.formUnion(all[index].words)
-            inner.append(all[index].text)
-        }
-        let name = all[index].names.first ?? ""
-        return "if name == '\(name)' then\n" + inner.reversed().joined() + "return \(name)(...)\nend\n"
+    private static func list(_ names: some Sequence<some StringProtocol>) -> String { names.joined(separator: ", ") }
+
+    /// The definition that alone uses `table`, if the script does not.
+    private static func onlyUser(of table: LuaDefinition, among definitions: [LuaDefinition], _ script: String) -> LuaDefinition? {
+        guard table.text.contains("{"), LuaText.names(in: script[...]).isDisjoint(with: table.names) else { return nil }
+        let users = definitions.filter { $0.names != table.names && !$0.words.isDisjoint(with: table.names) }
+        return users.count == 1 ? users.first : nil
     }
 
-    /// The text with calls of the named functions, each with at least one argument, in the form `RARELY('name', …)`.
-    private static func redirecting(_ names: Set<Substring>, in text: Substring) -> String {
-        replacingWords(in: text) { word, rest in
-            guard rest.utf8.first == UInt8(ascii: "("), names.contains(word) else { return nil }
-            return ("RARELY('\(word)', ", 1)
-        }
+    /// The branches in a tree of comparisons.
+    private static func choice(_ branches: ArraySlice<String>) -> String {
+        guard branches.count > 1 else { return branches.first ?? "" }
+        let middle = branches.startIndex + branches.count / 2
+        return "if BRANCH < \(middle) then\n" + choice(branches[..<middle]) + "else\n" + choice(branches[middle...]) + "end\n"
     }
 
-    private struct Definition {
-        let names: Set<Substring>
-        let text: String
-        /// Every word of it that may be a name.
-        let words: Set<Substring>
-
-        init(names: Set<Substring>, text: String) {
-            self.names = names
-            self.text = text
-            words = ScriptLinker.names(in: text)
-        }
-
-        var isRare: Bool { text.prefix { $0 != "\n" }.hasSuffix("-- rarely") }
-
-        /// Its value, when it is a constant.
-        var constant: Substring? {
-            let line = text.prefix { $0 != "\n" }
-            guard names.count == 1, let name = names.first, name.allSatisfy({ $0.isUppercase || $0.isNumber || $0 == "_" }),
-                let equals = line.firstIndex(of: "="), !line.contains("{"), text.dropFirst(line.count).allSatisfy(\.isWhitespace)
-            else { return nil }
-            return line[line.index(after: equals)...].drop { $0 == " " }
+    /// The text with calls of the named functions in the form `SHARED(number, …)`.
+    private static func redirecting(_ numbers: [Substring: Int], in text: Substring) -> String {
+        LuaText.replacingWords(in: text) { word, rest in
+            guard rest.utf8.first == UInt8(ascii: "("), let number = numbers[word] else { return nil }
+            return ("SHARED(\(number)" + (rest.dropFirst().utf8.first == UInt8(ascii: ")") ? "" : ", "), 1)
         }
     }
 
-    /// The text with the constants' values in the place of their names.
-    private static func substituting(_ constants: [Substring: String], in text: Substring) -> String {
-        guard !constants.isEmpty else { return String(text) }
-        return replacingWords(in: text) { word, _ in constants[word].map { ($0, 0) } }
-    }
-
-    /// - Parameter replacement: of a word, given what follows it: its text, and how many bytes after the word go with it.
-    private static func replacingWords(
-        in text: Substring,
-        _ replacement: (_ word: Substring, _ rest: Substring) -> (text: String, dropped: Int)?
-    ) -> String {
-        var out = ""
-        var rest = text
-        while let start = rest.utf8.firstIndex(where: isWord) {
-            let end = rest.utf8[start...].firstIndex { !isWord($0) } ?? rest.endIndex
-            out += rest[..<start]
-            let word = rest[start..<end]
-            rest = rest[end...]
-            if let (value, dropped) = replacement(word, rest) {
-                out += value
-                rest = rest[rest.utf8.index(rest.startIndex, offsetBy: dropped)...]
-            } else {
-                out += word
-            }
+    /// The text with what is to be written out in the place of its name.
+    private static func inlining(_ inlined: [Substring: LuaInline], in text: Substring) -> String {
+        guard !inlined.isEmpty else { return String(text) }
+        return LuaText.replacingWords(in: text) { word, rest in
+            guard let inline = inlined[word] else { return nil }
+            guard let parameters = inline.parameters else { return (inline.expression, 0) }
+            guard let call = LuaText.arguments(at: rest) else { return nil }
+            // They are parts of larger expressions, and may name what is written out too.
+            let arguments = call.arguments.map { inlining(inlined, in: $0) }
+            guard arguments.count == parameters.count, let text = inline.expression(of: arguments) else { return nil }
+            return (text, call.length)
         }
-        return out + rest
-    }
-
-    private static func isWord(_ byte: UInt8) -> Bool {
-        switch byte {
-        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "0")...UInt8(ascii: "9"),
-            UInt8(ascii: "_"):
-            true
-        default: false
-        }
-    }
-
-    private static func definitions(of shared: String) -> [Definition] {
-        var found: [Definition] = []
-        var start: String.Index?
-        var index = shared.startIndex
-        func close() {
-            guard let start, start < index else { return }
-            let text = shared[start..<index]
-            found.append(Definition(names: defined(by: text), text: String(text)))
-        }
-        while index < shared.endIndex {
-            let end = shared[index...].firstIndex(of: "\n").map(shared.index(after:)) ?? shared.endIndex
-            let line = shared[index..<end]
-            if line.hasPrefix("local ") {
-                close()
-                start = index
-            } else if line.hasPrefix("--") {
-                close()
-                start = nil
-            }
-            index = end
-        }
-        close()
-        return found
-    }
-
-    /// What the first line of a definition declares.
-    private static func defined(by text: Substring) -> Set<Substring> {
-        let line = text.prefix { $0 != "\n" }.dropFirst("local ".count)
-        if line.hasPrefix("function ") { return [line.dropFirst("function ".count).prefix { $0 != "(" }] }
-        return Set(line.prefix { $0 != "=" }.split { $0 == "," || $0 == " " })
-    }
-
-    /// Every word that may be a name; too many do no harm.
-    private static func names(in text: String) -> Set<Substring> {
-        var names: Set<Substring> = []
-        for line in text.split(separator: "\n") where !line.drop(while: { $0 == " " }).hasPrefix("--") {
-            var rest = line
-            while let start = rest.utf8.firstIndex(where: isWord) {
-                let end = rest.utf8[start...].firstIndex { !isWord($0) } ?? rest.endIndex
-                names.insert(rest[start..<end])
-                rest = rest[end...]
-            }
-        }
-        return names
     }
 }

@@ -11,7 +11,7 @@ import Testing
         }
 
         local function ranked(x)
-          return RANK[x]
+          if x then return RANK[x] end
         end
 
         -- Not used: names only what is not there.
@@ -19,82 +19,98 @@ import Testing
           return ranked('x')
         end
         local a, b = 1, 2
-        local function last() return b end
+        local function last(x) b = x end
 
         """
 
-    @Test func onlyWhatIsUsedIsLinkedAndInOrder() {
+    @Test func onlyWhatIsUsedIsLinked() {
         #expect(ScriptLinker.link(Self.shared, into: "return 1") == "return 1")
-        let ranked = ScriptLinker.link(Self.shared, into: "return ranked(KEYS[1])")
-        #expect(ranked.hasPrefix("local RANK = {\n  one = 1,\n}\n\nlocal function ranked(x)\n"))
-        #expect(!ranked.contains("idle") && !ranked.contains("last"))
-        let last = ScriptLinker.link(Self.shared, into: "-- idle\nreturn last()")
-        #expect(last == "local a, b = 1, 2\nlocal function last() return b end\n-- idle\nreturn last()")
-    }
-
-    @Test func aRareFunctionIsMadeWhenItIsCalledWithWhatOnlyItNeeds() {
-        let shared =
-            "local function both() return 1 end\nlocal function own() return both() end\n"
-            + "local function rare(a) -- rarely\n  return own() + both() + a\nend\n"
-        let linked = ScriptLinker.link(shared, into: "return both() + rare(2)")
+        #expect(ScriptLinker.link(Self.shared, into: "return RANK.one") == "local RANK = {\n  one = 1,\n}\n\nreturn RANK.one")
+        let last = ScriptLinker.link(Self.shared, into: "-- idle\nlast(3)")
         let expected = """
-            local RARELY
-            local function both() return 1 end
-            RARELY = function(name, ...)
-            if name == 'rare' then
-            local function own() return both() end
-            local function rare(a) -- rarely
-              return own() + both() + a
-            end
-            return rare(...)
-            end
-            end
-            return both() + RARELY('rare', 2)
+            local a, b = 1, 2
+            local function SHARED(BRANCH, P1)
+            -- last
+            local x = P1
+            b = x end
+            -- idle
+            SHARED(0, 3)
             """
-        #expect(linked == expected)
+        #expect(last == expected)
     }
 
-    @Test func aSharedFunctionCallsARareOneAndRareOnesCallEachOther() {
-        let shared =
-            "local function first(a) -- rarely\n  return a\nend\nlocal function second(a) -- rarely\n  return first(a)\nend\n"
-            + "local function plain(a) return first(a) end\n"
-        let linked = ScriptLinker.link(shared, into: "return plain(1) + second(2)")
+    @Test func sharedFunctionsAreTheBranchesOfOneAndATableStandsWhereItAloneIsUsed() {
+        let shared = Self.shared + "local function both(x, y)\n  last(x)\n  last( y )\nend\nlocal function none()\n  both(1, 2)\nend\n"
+        let linked = ScriptLinker.link(shared, into: "none()\nreturn ranked('one')")
         let expected = """
-            local RARELY
-            local function plain(a) return RARELY('first', a) end
-            RARELY = function(name, ...)
-            if name == 'first' then
-            local function first(a) -- rarely
-              return a
+            local a, b = 1, 2
+            local function SHARED(BRANCH, P1, P2)
+            if BRANCH < 2 then
+            if BRANCH < 1 then
+            -- ranked
+            local RANK = {
+              one = 1,
+            }
+
+            local x = P1
+            if x then return RANK[x] end
+            else
+            -- last
+            local x = P1
+            b = x end
+            else
+            if BRANCH < 3 then
+            -- both
+            local x, y = P1, P2
+            SHARED(1, x)
+              SHARED(1,  y )
+            else
+            -- none
+            SHARED(2, 1, 2)
             end
-            return first(...)
-            end
-            if name == 'second' then
-            local function first(a) -- rarely
-              return a
-            end
-            local function second(a) -- rarely
-              return first(a)
-            end
-            return second(...)
             end
             end
-            return plain(1) + RARELY('second', 2)
+            SHARED(3)
+            return SHARED(0, 'one')
             """
         #expect(linked == expected)
     }
 
     @Test func aConstantIsWrittenWhereItIsUsed() {
+        let shared = "-- Days.\nlocal DAYS = 7\nlocal KEEP_MS = DAYS * 24\nlocal NAME = 'DAYS'\n"
+        #expect(ScriptLinker.link(shared, into: "return KEEP_MS + DAYS") == "return ((7) * 24) + (7)")
+        #expect(ScriptLinker.link(shared, into: "return NAME .. 'NAME' -- NAME") == "return ('DAYS') .. 'NAME' -- NAME")
+    }
+
+    @Test(arguments: [
+        ("f(x)", "(x .. ':x')"),
+        ("f( a.b )", "(a.b .. ':x')"),
+        ("f(g(1, ')'))", "((g(1, ')')) .. ':x')"),
+        ("f(f(1 + 2))", "((((1 + 2) .. ':x')) .. ':x')"),
+        // What stands twice in it is worked out once: it stays a call unless that is a mere name.
+        ("twice(n)", "(n + n)"),
+        ("twice(n.m)", "(n.m + n.m)"),
+        ("t.f(x) .. f(x)", "t.f(x) .. (x .. ':x')"),
+        ("'f(x)' .. f('\\'')", "'f(x)' .. (('\\'') .. ':x')"),
+    ])
+    func aFunctionOfOneExpressionIsWrittenWhereItIsCalled(call: String, written: String) {
+        let shared = "local function f(x) return x .. ':x' end\nlocal function twice(x)\n  return x + x\nend\n"
+        #expect(ScriptLinker.link(shared, into: "return " + call).hasSuffix("return " + written))
+    }
+
+    @Test(arguments: ["twice(g(1))", "two(1)", "many(1)"])
+    func whatCannotBeWrittenOutRemainsACall(call: String) {
         let shared =
-            "-- Days.\nlocal DAYS = 7\nlocal KEEP_MS = DAYS * 24\nlocal RANK = { one = 1 }\nlocal function f(x) return x * KEEP_MS end\n"
-        #expect(ScriptLinker.link(shared, into: "return f(DAYS)") == "local function f(x) return x * ((7) * 24) end\nreturn f((7))")
-        #expect(ScriptLinker.link(shared, into: "return RANK.one") == "local RANK = { one = 1 }\nreturn RANK.one")
+            "local function twice(x) return x + x end\nlocal function two(x) return x, 2 end\n"
+            + "local function many(x)\n  local y = x\n  return y\nend\n"
+        let linked = ScriptLinker.link(shared, into: "return " + call)
+        #expect(linked.hasSuffix("end\nreturn SHARED(0, " + call.split(separator: "(", maxSplits: 1)[1]))
     }
 
     @Test func everyScriptHasWhatItNamesAndLessThanAll() {
         let claim = Scripts.claim.source
-        #expect(claim.contains("local function end_job("))
-        #expect(!Scripts.heartbeat.source.contains("local function end_job("))
+        #expect(claim.contains("-- end_job\n"))
+        #expect(!Scripts.heartbeat.source.contains("-- end_job\n"))
         #expect(Scripts.heartbeat.source.utf8.count < claim.utf8.count / 4)
     }
 }

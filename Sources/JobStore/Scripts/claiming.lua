@@ -41,7 +41,7 @@ local function claimed_job(job, s, rest)
 end
 
 -- The answer of a claim that was made before, while it holds; nil when it does not. claimed: 'job fence'.
-local function same_claim(base, q, claimed, at, lease) -- rarely
+local function same_claim(base, q, claimed, at, lease)
   local job, fence = string.match(claimed, '^(%S+) (%S+)$')
   local s = read_waiting(base .. 'job:' .. job)
   if s.fence ~= fence then return nil end
@@ -50,7 +50,7 @@ local function same_claim(base, q, claimed, at, lease) -- rarely
 end
 
 -- True when a job may start now.
-local function is_free(q, s, at, limits) -- rarely
+local function is_free(q, s, at, limits)
   if s.phase ~= 'QUEUED' or s.fence or (not s.started_at and tonumber(s.expires_at) <= at) then return false end
   local tenant = tenant_of(s.owner)
   local limit = limits and running_limit(q, tenant)
@@ -58,7 +58,7 @@ local function is_free(q, s, at, limits) -- rarely
 end
 
 -- Clears a job away that stands in the line and may not start: a leftover, one whose time is over, one of a tenant at its limit.
-local function clear_away(base, q, verb, job, s, score, at) -- rarely
+local function clear_away(base, q, verb, job, s, score, at)
   local key = base .. 'job:' .. job
   if s.phase ~= 'QUEUED' or s.fence then
     -- Its hash is gone or it runs already.
@@ -94,7 +94,7 @@ local function pop(base, q, verb, at, now, limits)
 end
 
 -- A job further back that prefers one of the worker's labels, while the first has not been passed over too often.
-local function preferred(base, q, labels, job, s, score, at, limits) -- rarely
+local function preferred(base, q, labels, job, s, score, at, limits)
   if labels[s.prefer or ''] or tonumber(redis.call('HGET', base .. 'job:' .. job, 'passed') or '0') >= PASSED_MAX then
     return job, s, score
   end
@@ -117,14 +117,14 @@ local function preferred(base, q, labels, job, s, score, at, limits) -- rarely
 end
 
 -- True when an idle worker with the job's label shall have it: it was just queued, and that worker is woken.
-local function is_kept_for_another(q, labels, s, at) -- rarely
+local function is_kept_for_another(q, labels, s, at)
   if labels and labels[s.prefer] or at - tonumber(s.updated_at) >= PREFER_MS then return false end
   local idle = q .. 'idle:' .. s.prefer
   redis.call('ZREMRANGEBYSCORE', idle, '-inf', at)
   return redis.call('ZCARD', idle) > 0
 end
 
-local function put_back(base, queue, kept) -- rarely
+local function put_back(base, queue, kept)
   for i = 1, #kept, 3 do
     redis.call('ZADD', queue_base(base, queue) .. 'ready', int(kept[i + 1]), kept[i])
     push_wake(base, queue, kept[i + 2])
@@ -132,7 +132,7 @@ local function put_back(base, queue, kept) -- rarely
 end
 
 -- What an idle worker is told. kept_due: in how many ms a job that is kept for another is free for everyone, or nil.
-local function nothing_to_claim(q, at, kept_due) -- rarely
+local function nothing_to_claim(q, at, kept_due)
   -- When the next thing can happen here: a delayed job is due, a lease runs out, a kept job is free, reap has work.
   local due = redis.call('ZRANGE', q .. 'delayed', 0, 0, 'WITHSCORES')[2]
   local expiry = redis.call('ZRANGE', q .. 'leases', 0, 0, 'WITHSCORES')[2]
@@ -148,7 +148,7 @@ local function read_line(q)
 end
 
 -- What end_job left to the claim that follows, where that found no job.
-local function settle(q, last) -- rarely
+local function settle(q, last)
   count(q, last.freed, nil, '-1')
   redis.call('HINCRBY', q .. 'meta', last.ended, '1')
 end

@@ -14,13 +14,13 @@ local function tenths_of(percent)
   return math.floor(tonumber(percent) * 10 + 0.5)
 end
 
-local function children_json(g) -- rarely
+local function children_json(g)
   return string.format('{"expected":%s,"waiting":%s,"running":%s,"complete":%s,"failed":%s,"cancelled":%s}', g.expected, g.waiting or '0',
     g.running or '0', g.complete or '0', g.failed or '0', g.cancelled or '0')
 end
 
 -- Writes the group's bar from its counts. `g` is the group's hash. Returns the group's job as stored, and how many have ended.
-local function write_group(base, verb, group, g, at) -- rarely
+local function write_group(base, verb, group, g, at)
   local key = base .. 'job:' .. group
   local s = read_hash(key)
   if not s.phase or is_terminal(s.phase) then return nil end
@@ -60,7 +60,7 @@ local function write_group(base, verb, group, g, at) -- rarely
 end
 
 -- The bar of a child moved: `before` and `after` in tenths.
-local function group_moved(base, verb, job, before, after, eta_ms, at) -- rarely
+local function group_moved(base, verb, job, before, after, eta_ms, at)
   local group = group_of(job)
   local key = base .. 'group:' .. group
   if redis.call('EXISTS', key) == 0 then return end

@@ -41,7 +41,7 @@ local function count(q, tenant, queued, running)
 end
 
 -- Puts a tenant on the list of those that reap looks after.
-local function know(q, tenant) -- rarely
+local function know(q, tenant)
   redis.call('SADD', q .. 'tenants', tenant)
   redis.call('PEXPIRE', q .. 'tenants', TENANT_TTL_MS)
 end
@@ -58,7 +58,7 @@ local function turn(band, tag, step)
 end
 
 -- The same, read and written.
-local function next_score(q, tenant, band, weight) -- rarely
+local function next_score(q, tenant, band, weight)
   local key, field = q .. 'tenant:' .. tenant, 't' .. int(band)
   local own = redis.call('HGET', key, field)
   if not own then know(q, tenant) end
@@ -70,16 +70,16 @@ local function next_score(q, tenant, band, weight) -- rarely
 end
 
 -- How many jobs of the tenant may run at once in the queue, or nil.
-local function running_limit(q, tenant) -- rarely
+local function running_limit(q, tenant)
   local set = redis.call('HMGET', q .. 'meta', 'max_running:' .. tenant, 'tenant_max_running')
   return tonumber(set[1] or set[2] or '')
 end
 
-local function running_count(q, tenant) -- rarely
+local function running_count(q, tenant)
   return tonumber(redis.call('HGET', q .. 'tenant:' .. tenant, 'running') or '0')
 end
 
-local function park(q, tenant, job, score) -- rarely
+local function park(q, tenant, job, score)
   if redis.call('ZADD', q .. 'parked:' .. tenant, score, job) == 1 then redis.call('HINCRBY', q .. 'meta', 'parked', 1) end
   redis.call('PEXPIRE', q .. 'parked:' .. tenant, KEEP_MS)
 end
@@ -99,7 +99,7 @@ end
 
 -- Lets up to `how_many` of a tenant's parked jobs into the line, not before the clock: waiting outside earns no advantage over
 -- others that waited inside.
-local function unpark(base, queue, tenant, how_many) -- rarely
+local function unpark(base, queue, tenant, how_many)
   local q = queue_base(base, queue)
   local moved = 0
   while moved < how_many do
@@ -130,7 +130,7 @@ end
 
 -- Moves delayed jobs into the line, which were found to be due. A job that has not started gets its tag now: one from its submit
 -- would put it before everyone who came meanwhile. A retry keeps its own: head of its band.
-local function promote(base, queue, due) -- rarely
+local function promote(base, queue, due)
   local q = queue_base(base, queue)
   for _, job in ipairs(due) do
     redis.call('ZREM', q .. 'delayed', job)

@@ -9,7 +9,7 @@ local IDEMPOTENCY_MS = '86400000'
 
 -- The names and values in ARGV[first] … ARGV[last]: by name, and those of the hash as a list too; `shown` is what of them the event
 -- shows. With a name that is unknown, an empty table and that.
-local function read_rest(first, last) -- rarely
+local function read_rest(first, last)
   local rest, traceparent = { shown = '' }, ''
   for i = first, last, 2 do
     local name, value = ARGV[i], ARGV[i + 1]
@@ -54,7 +54,7 @@ end
 
 -- A job that is a child, may be there already or says more than every job does: its id, what it has of its own (group, digest), and
 -- the answer where it is not to be created.
-local function look_at(base, job, queue, pipeline, owner, params, rest) -- rarely
+local function look_at(base, job, queue, pipeline, owner, params, rest)
   local own, refusal = {}, nil
   if rest and rest.child or group_of(job) then
     job, own.group, refusal = in_group(base, job, owner, rest and rest.child)
@@ -78,7 +78,7 @@ local function look_at(base, job, queue, pipeline, owner, params, rest) -- rarel
 end
 
 -- Writes what such a job has more than others, once it is there. Returns the answer.
-local function keep_rest(base, key, verb, job, rest, own, body, at) -- rarely
+local function keep_rest(base, key, verb, job, rest, own, body, at)
   if own.digest then redis.call('SET', base .. 'idem:' .. job, own.digest, 'PX', IDEMPOTENCY_MS) end
   if rest and rest[1] then redis.call('HSET', key, unpack(rest)) end
   if rest and rest.children then
@@ -94,7 +94,7 @@ local function keep_rest(base, key, verb, job, rest, own, body, at) -- rarely
 end
 
 -- Whether the job was parked, because its tenant runs as many as it may. Nothing starts meanwhile: one look per tenant is enough.
-local function parked(q, t, job, score) -- rarely
+local function parked(q, t, job, score)
   if t.at_limit == nil then
     local limit = running_limit(q, t.name)
     t.at_limit = limit ~= nil and running_count(q, t.name) >= limit
