@@ -9,24 +9,23 @@ local request = '{"by":' .. quoted(ARGV[2]) .. (ARGV[3] ~= '' and ',"reason":' .
 
 local function cancel(job)
   local key = base .. 'job:' .. job
-  local phase = redis.call('HGET', key, 'phase')
-  if not phase then return { 'absent' } end
-  if is_terminal(phase) then return { 'ended', phase } end
-  touch(key)
-  -- Of a job that waits and has told nothing an end needs little, and most jobs that are cancelled are such.
   local s = read_running(key)
-  s.phase = phase
-  if s.fence or s.seq ~= '1' or s.queue == HELD then s = read_hash(key) end
-  local first = not s.cancel
-  if first then
-    s.cancel = request
-    redis.call('HSET', key, 'cancel', s.cancel)
+  -- A job that waits and has told nothing needs little for its end, and most jobs that are cancelled are such. The first write of an
+  -- end needs no memory (see touch in ends.lua): the job leaves its places.
+  if s.fence or s.seq ~= '1' or s.queue == HELD then
+    s = read_hash(key)
+    if not s.phase then return { 'absent' } end
+    if is_terminal(s.phase) then return { 'ended', s.phase } end
   end
-  if s.children then return { 'group', first } end
-  if not s.fence then
+  local first = not s.cancel
+  if first then s.cancel = request end
+  if not s.fence and not s.children then
     end_job(key, base, job, verb, s, 'CANCELLED', at, '', 'CANCELLED', '')
     return { 'cancelled' }
   end
+  touch(key)
+  if first then redis.call('HSET', key, 'cancel', s.cancel) end
+  if s.children then return { 'group', first } end
   if first then
     redis.call('ZADD', queue_base(base, s.queue) .. 'deadlines', at + tonumber(ARGV[4]), job)
     emit(key, base, job, verb, 'progress', s, now, nil)

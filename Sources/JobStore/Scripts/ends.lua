@@ -48,20 +48,25 @@ local function forget_places(base, job, s)
   end
 end
 
--- Latches a terminal phase. `s` is the whole hash, or at least what read_running reads; `s.now` may hold the time as text. extra: ready
--- JSON members. outcome: what a repeated call answers. stages: JSON object of milliseconds or ''. result: JSON object or nil. next: what
+-- Latches a terminal phase. `s` is the whole hash, or at least what read_running reads; `s.now` may hold the time as text, `s.cancel`
+-- what is to be written as such. extra: ready JSON members. outcome: what a repeated call answers. stages: JSON object of milliseconds or ''. result: JSON object or nil. next: what
 -- came along with the end, or nil. Returns the name of the queue's counter that is to go up.
 local function latch(key, base, job, verb, s, phase, at, extra, outcome, stages, result, next)
   local now, kind = s.now or int(at), string.lower(phase)
   local is_complete = phase == 'COMPLETE'
+  local never_ran = not s.fence and s.seq == '1' and not is_complete
   -- In one piece, because a table that grows is made anew; what is not there is written as the phase once more.
-  local set = {
+  local set = never_ran and {
+    'phase', phase, 'finished_at', now, 'last_outcome', outcome, s.cancel and 'cancel' or 'phase', s.cancel or phase,
+  } or {
     'phase', phase, 'finished_at', now, 'last_fence', s.fence or '', 'last_outcome', outcome, result and 'result' or 'phase', result or phase,
     next and 'next' or 'phase', next or phase, is_complete and 'percent' or 'phase', is_complete and '100.0' or phase,
-    is_complete and 'phase_percent' or 'phase', is_complete and '100.0' or phase,
+    is_complete and 'phase_percent' or s.cancel and 'cancel' or 'phase', is_complete and '100.0' or s.cancel or phase,
   }
   -- What is of no use any more, and what is no news of a job that ended well: the error of an earlier attempt stays among its milestones.
-  if s.seq == '1' then
+  if never_ran then
+    redis.call('HDEL', key, 'score', 'passed')
+  elseif s.seq == '1' then
     redis.call('HDEL', key, 'fence', 'score', 'passed', 'write_no')
   elseif is_complete then
     redis.call('HDEL', key, 'fence', 'score', 'passed', 'write_no', 'percent_per_s', 'eta_ms', 'eta_low_ms', 'eta_high_ms', 'stalled',
@@ -99,23 +104,25 @@ local function latch(key, base, job, verb, s, phase, at, extra, outcome, stages,
     'owner', s.owner, 'phase', phase, 'created_at', s.created_at, 'body', body)
   redis.call('PEXPIRE', key, ttl)
   redis.call('PEXPIRE', base .. 'milestones:' .. job, ttl)
-  local log, preview = base .. 'log:' .. job, base .. 'preview:' .. job
-  if redis.call('EXISTS', log, preview) > 0 then
-    redis.call('PEXPIRE', log, ttl)
-    redis.call('PEXPIRE', preview, ttl)
+  if not never_ran then
+    local log, preview = base .. 'log:' .. job, base .. 'preview:' .. job
+    if redis.call('EXISTS', log, preview) > 0 then
+      redis.call('PEXPIRE', log, ttl)
+      redis.call('PEXPIRE', preview, ttl)
+    end
   end
   if s.children then redis.call('PEXPIRE', base .. 'group:' .. job, ttl) end
   return kind
 end
 
 -- The same, and counted.
-local function end_at_once(key, base, job, verb, s, phase, at, extra) -- rarely
+local function end_at_once(key, base, job, verb, s, phase, at, extra)
   local kind = latch(key, base, job, verb, s, phase, at, extra, phase, '')
   redis.call('HINCRBY', queue_base(base, s.queue) .. 'meta', kind, '1')
 end
 
 -- Ends a group whose children have all ended.
-local function end_group(base, verb, group, s, g, at) -- rarely
+local function end_group(base, verb, group, s, g, at)
   local key = base .. 'job:' .. group
   local failed, cancelled = tonumber(g.failed or '0'), tonumber(g.cancelled or '0')
   redis.call('DEL', base .. 'group:' .. group .. ':eta')
@@ -130,7 +137,7 @@ local function end_group(base, verb, group, s, g, at) -- rarely
 end
 
 -- A child changed its state: waiting, running, complete, failed, cancelled; nil for a child that is new.
-local function group_changed(base, verb, job, from, to, before, after, at) -- rarely
+local function group_changed(base, verb, job, from, to, before, after, at)
   local group = group_of(job)
   local key = base .. 'group:' .. group
   if redis.call('EXISTS', key) == 0 then return end
@@ -144,7 +151,7 @@ local function group_changed(base, verb, job, from, to, before, after, at) -- ra
 end
 
 -- Tells the group of a child that ended. before: its percent.
-local function tell_group(base, verb, job, s, kind, before, at) -- rarely
+local function tell_group(base, verb, job, s, kind, before, at)
   group_changed(base, verb, job, s.fence and 'running' or 'waiting', kind, tenths_of(before), 1000, at)
 end
 
@@ -214,7 +221,7 @@ local function lose_worker(key, base, job, verb, s, at)
 end
 
 -- Takes leases that were found to have expired from their owners. Returns requeued, ended.
-local function reclaim(base, queue, verb, at, expired) -- rarely
+local function reclaim(base, queue, verb, at, expired)
   local q = queue_base(base, queue)
   local requeued, ended = 0, 0
   for _, job in ipairs(expired) do

@@ -17,7 +17,6 @@ local function cancel_all(place)
     redis.call('ZREM', place, job)
     if s.phase and not is_terminal(s.phase) and not s.fence then
       s.cancel = '{"by":' .. quoted(ARGV[3]) .. ',"reason":"the queue was purged","at":' .. int(at) .. '}'
-      redis.call('HSET', key, 'cancel', s.cancel)
       end_job(key, base, job, verb, s, 'CANCELLED', at, '', 'CANCELLED', '')
     end
     done = done + 1

@@ -35,7 +35,6 @@ local function check_running(key, job, s)
   if cancel_at then
     -- Its time to acknowledge is over: that was the deadline this entry stood for.
     s.cancel = string.gsub(s.cancel, '}$', ',"forced":true}')
-    redis.call('HSET', key, 'cancel', s.cancel)
     end_job(key, base, job, verb, s, 'CANCELLED', at, '', 'CANCELLED', '')
     ended = ended + 1
   elseif s.max_runtime_ms and claimed + tonumber(s.max_runtime_ms) + RUNTIME_GRACE_MS <= at then

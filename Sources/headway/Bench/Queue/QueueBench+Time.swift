@@ -170,18 +170,21 @@ extension QueueBench {
         let queue = unused("depth")
         var ids: [String] = []
         for depth in scale.depths {
-            let more = Self.ids(depth - ids.count)
-            _ = try await submitAll(more, queue: queue, depth: 64)
-            ids += more
-            // Cancelled jobs leave the line: they are replaced, so that the next depth is what it says.
-            ids.shuffle()
-            let batch = 500
-            for _ in 0..<(depth < 10 * batch ? 1 : 5) {
-                try await timings(Array(ids.suffix(batch)), among: ids, of: depth, queue: queue)
-                ids.removeLast(batch)
+            for batch in 0..<5 {
+                // Cancelled jobs leave the line: they are replaced, so that each batch finds the depth that it says.
+                let more = Self.ids(depth - ids.count)
+                _ = try await submitAll(more, queue: queue, depth: 64)
+                ids += more
+                if batch == 0 { ids.shuffle() }
+                let victims = Array(ids.prefix(Self.cancelled))
+                try await timings(victims, among: ids, of: depth, queue: queue)
+                ids.removeFirst(victims.count)
             }
         }
     }
+
+    /// Cancels of one batch, of which the p99 is the fifth from the top.
+    private static let cancelled = 500
 
     /// - Parameter victims: the jobs to cancel.
     private func timings(_ victims: [String], among ids: [String], of depth: Int, queue: String) async throws {
