@@ -9,7 +9,7 @@ enum ScriptLinker {
     ///   below it; they may use those before them. A function is only ever called by its name, never handed on as a value.
     ///
     /// Written where they are used: constants (`local UPPER_CASE = …` on one line, no table) and functions that are one `return` of one
-    /// value. A table that one function alone uses is made where that function is called.
+    /// value. A shared table is made at each call of a script that uses it or a function that does.
     static func link(_ shared: String, into script: String) -> String {
         var inlined: [Substring: LuaInline] = [:]
         var all: [LuaDefinition] = []
@@ -35,34 +35,19 @@ enum ScriptLinker {
         for (number, function) in functions.enumerated() {
             for name in function.names { numbers[name] = number }
         }
-        var common = ""
-        var own = [String](repeating: "", count: functions.count)
-        for table in definitions where table.function == nil {
-            if let user = onlyUser(of: table, among: definitions, script), let number = user.names.first.flatMap({ numbers[$0] }) {
-                own[number] += table.text
-            } else {
-                common += table.text
-            }
-        }
+        let common = definitions.filter { $0.function == nil }.map(\.text).joined()
         guard !functions.isEmpty else { return common + script }
         let parameters = (0..<(functions.compactMap(\.function?.parameters.count).max() ?? 0)).map { "P\($0 + 1)" }
-        let branches = functions.enumerated().map { number, definition in
+        let branches = functions.map { definition in
             let names = definition.function?.parameters ?? []
             let given = names.isEmpty ? "" : "local " + list(names) + " = " + list(parameters.prefix(names.count)) + "\n"
-            return "-- \(definition.names.joined())\n" + own[number] + given + redirecting(numbers, in: definition.function?.body ?? "")
+            return "-- \(definition.names.joined())\n" + given + redirecting(numbers, in: definition.function?.body ?? "")
         }
         return common + "local function SHARED(" + list(["BRANCH"] + parameters) + ")\n" + choice(branches[...]) + "end\n"
             + redirecting(numbers, in: script[...])
     }
 
     private static func list(_ names: some Sequence<some StringProtocol>) -> String { names.joined(separator: ", ") }
-
-    /// The definition that alone uses `table`, if the script does not.
-    private static func onlyUser(of table: LuaDefinition, among definitions: [LuaDefinition], _ script: String) -> LuaDefinition? {
-        guard table.text.contains("{"), LuaText.names(in: script[...]).isDisjoint(with: table.names) else { return nil }
-        let users = definitions.filter { $0.names != table.names && !$0.words.isDisjoint(with: table.names) }
-        return users.count == 1 ? users.first : nil
-    }
 
     /// The branches in a tree of comparisons.
     private static func choice(_ branches: ArraySlice<String>) -> String {

@@ -13,9 +13,10 @@ local function cancel(job)
   -- A job that waits and has told nothing needs little for its end, and most jobs that are cancelled are such. The first write of an
   -- end needs no memory (see touch in ends.lua): the job leaves its places.
   if s.fence or s.seq ~= '1' or s.queue == HELD then
+    local phase = redis.call('HGET', key, 'phase')
+    if not phase then return { 'absent' } end
+    if is_terminal(phase) then return { 'ended', phase } end
     s = read_hash(key)
-    if not s.phase then return { 'absent' } end
-    if is_terminal(s.phase) then return { 'ended', s.phase } end
   end
   local first = not s.cancel
   if first then s.cancel = request end

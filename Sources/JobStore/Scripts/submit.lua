@@ -69,6 +69,7 @@ while argv[i] do
   local expires = rest and tonumber(rest.expires_at) or at + delay + WAIT_MS
   local look, kept = int(math.min(expires, at + AUDIT_WAITING_MS)), int(math.max(at, expires) + KEEP_MS)
   expires = int(expires)
+  local shown, number = rest and rest.shown, 9 - argv[i + 4]
   if owner ~= argv[i + 3] or priority ~= argv[i + 4] then
     owner, priority = argv[i + 3], argv[i + 4]
     tenant, band, t = tenant_of(owner), string.char(105 - string.byte(priority)), tenants
@@ -97,8 +98,8 @@ while argv[i] do
 
     if not answer then
       local score
-      if waits and delay == 0 then score, t[band] = turn(9 - priority, t[band], t.step) end
-      answer = queued_json(job, now, rest and rest.shown)
+      if waits and delay == 0 then score, t[band] = turn(number, t[band], t.step) end
+      answer = queued_json(job, now, shown)
       if twin then
         -- All but four fields, and the TTL, are those of the job before.
         call('COPY', twin, key)

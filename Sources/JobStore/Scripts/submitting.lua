@@ -1,15 +1,15 @@
 -- submitting.lua: what submit.lua does for some jobs only, and for tenants. Included after event.lua, line.lua and group.lua.
 
--- Fields of the hash that a submit may add. (`children` is a number here and JSON in the hash.)
-local SUBMITTED = {
-  max_runtime_ms = true, class = true, cold = true, plan = true, traceparent = true, retry_of = true, prefer = true, children = true,
-}
-local OF_THE_SUBMIT = { delay_ms = true, expires_at = true, once = true, child = true }
 local IDEMPOTENCY_MS = '86400000'
 
 -- The names and values in ARGV[first] … ARGV[last]: by name, and those of the hash as a list too; `shown` is what of them the event
 -- shows. With a name that is unknown, an empty table and that.
 local function read_rest(first, last)
+  -- `children` is a number here and JSON in the hash.
+  local of_the_hash = {
+    max_runtime_ms = true, class = true, cold = true, plan = true, traceparent = true, retry_of = true, prefer = true, children = true,
+  }
+  local of_the_submit = { delay_ms = true, expires_at = true, once = true, child = true }
   local rest, traceparent = { shown = '' }, ''
   for i = first, last, 2 do
     local name, value = ARGV[i], ARGV[i + 1]
@@ -20,9 +20,9 @@ local function read_rest(first, last)
     elseif name == 'traceparent' then
       traceparent = ',"traceparent":' .. quoted(value)
     end
-    if SUBMITTED[name] then
+    if of_the_hash[name] then
       rest[#rest + 1], rest[#rest + 2] = name, value
-    elseif not OF_THE_SUBMIT[name] then
+    elseif not of_the_submit[name] then
       return {}, name
     end
   end
