@@ -8,8 +8,9 @@ struct DiagnosisFacts {
     static let childrenNamed = 20
 
     static let fieldNames = [
-        "phase", "queue", "owner", "attempt", "max_attempts", "created_at", "started_at", "claimed_at", "updated_at", "finished_at",
-        "expires_at", "fence", "worker", "cancel", "error", "max_runtime_ms", "retried_as", "stalled", "children", "last_outcome",
+        "phase", "queue", "owner", "attempt", "max_attempts", "created_at", "started_at", "claimed_at", "updated_at", "progress_at",
+        "finished_at", "expires_at", "fence", "worker", "cancel", "error", "max_runtime_ms", "retried_as", "stalled", "children",
+        "last_outcome",
     ]
 
     struct Worker {
@@ -180,7 +181,8 @@ struct DiagnosisFacts {
         } else if !isHeld, !workers.contains(where: { $0.id == worker }), workers.count < Self.workersRead {
             reasons.append(.workerGone(worker: worker, leaseLeftMs: left))
         }
-        let age = since("updated_at")
+        // Before the first progress that is the claim. (`updated_at` tells of every write: a bar that moves by the clock, a cancel.)
+        let age = since(fields["progress_at"] != nil ? "progress_at" : "claimed_at")
         if fields["stalled"] == "1" { reasons.append(.stalled(progressAgeMs: age)) }
         let (since, leaseLeft) = (since("claimed_at"), max(0, left))
         reasons.append(

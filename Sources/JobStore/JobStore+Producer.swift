@@ -81,6 +81,7 @@ extension WireState {
         add("eta_low_ms", natural(report.etaLowMs))
         add("eta_high_ms", natural(report.etaHighMs))
         add("stalled", report.isStalled ? "1" : nil)
+        add("quiet_ms", natural(report.quietMs))
         return out
     }
 }

@@ -96,12 +96,19 @@ extension JobStore {
     ///
     /// - Parameter write: number of this write under the lease, from 1, higher with every new state; a repeated number is
     ///   answered as applied and changes nothing.
+    /// - Parameter quietMs: for how long the work has said nothing new: a bar that moves by the clock is no sign of life.
     /// - Throws: `.invalid` for a phase before the job's, a terminal phase or a value over its limit.
-    public func advance(_ lease: Lease, write: Int, to state: ProgressState) async throws(StoreError) -> AdvanceOutcome {
+    public func advance(
+        _ lease: Lease,
+        write: Int,
+        to state: ProgressState,
+        quietMs: Int = 0
+    ) async throws(StoreError) -> AdvanceOutcome {
         let reply = try await run(
             Scripts.advance,
             keys: [keys.job(lease.job)],
-            [verb, .string(lease.fence), .int(write), .int(settings.lease.wholeMilliseconds)] + WireState.arguments(state)
+            [verb, .string(lease.fence), .int(write), .int(settings.lease.wholeMilliseconds)]
+                + WireState.arguments(state, quietMs: quietMs)
         )
         switch reply.status {
         case "ok":

@@ -22,6 +22,8 @@ public struct ProgressReport: Sendable, Equatable {
     public var etaLowMs: Int?
     public var etaHighMs: Int?
     public var isStalled = false
+    /// For how long the work has said nothing new. Nil: since now, when this report says anything else than the one before.
+    public var quietMs: Int?
 
     public init() {}
 }

@@ -3,7 +3,7 @@ import RedisLink
 
 /// How a `ProgressState` travels to `advance.lua`: percents in tenths, everything as decimal text.
 enum WireState {
-    static func arguments(_ state: ProgressState) -> [RedisArgument] {
+    static func arguments(_ state: ProgressState, quietMs: Int = 0) -> [RedisArgument] {
         var out: [RedisArgument] = [.string(state.phase.rawValue), .int(tenths(state.percent)), .int(tenths(state.phasePercent))]
         func add(_ name: RedisArgument, _ value: RedisArgument?) {
             if let value { out += [name, value] }
@@ -21,7 +21,13 @@ enum WireState {
         add("eta_high_ms", natural(state.etaHighMs))
         add("stalled", state.isStalled ? "1" : nil)
         add("estimating", state.isEstimating ? "1" : nil)
+        add("quiet_ms", quiet(quietMs))
         return out
+    }
+
+    /// Nil for less than a second, which most states are written after.
+    static func quiet(_ quietMs: Int?) -> RedisArgument? {
+        natural(quietMs.flatMap { $0 < 1000 ? nil : $0 })
     }
 
     /// 0…1000; what is not a number counts as 0, so that it can never move the bar.

@@ -5,7 +5,7 @@ public import ProgressCore
 /// The verbs by which a running job's progress is written.
 public protocol ProgressStore: Sendable {
     func heartbeat(_ lease: Lease) async throws(StoreError) -> LeaseStatus
-    func advance(_ lease: Lease, write: Int, to state: ProgressState) async throws(StoreError) -> AdvanceOutcome
+    func advance(_ lease: Lease, write: Int, to state: ProgressState, quietMs: Int) async throws(StoreError) -> AdvanceOutcome
     func appendLog(_ lease: Lease, write: Int?, _ lines: [LogLine], droppedBefore: Int) async throws(StoreError) -> LeaseStatus
     func setPreview(_ lease: Lease, image: ByteBuffer, contentType: String) async throws(StoreError) -> LeaseStatus
     func finish(

@@ -128,6 +128,79 @@ import Testing
         }
     }
 
+    /// Age of the last progress, as the reasons tell it.
+    private func progressAge(_ fixture: StoreFixture, _ job: JobID) async throws -> Int? {
+        for case .running(_, _, _, let age) in try #require(try await fixture.store.why(job)).reasons { return age }
+        for case .reporting(_, _, _, let age) in try #require(try await fixture.store.why(job)).reasons { return age }
+        return nil
+    }
+
+    @Test func onlyWhatTheWorkSaysIsProgress() async throws {
+        try await StoreFixture.with { fixture in
+            let (store, hour) = (fixture.store, 3_600_000)
+            let job = try await fixture.submit("job")
+            let lease = try await fixture.claim().lease
+            var state = ProgressState(phase: .generating, phasePercent: 10, percent: 10, stage: "s")
+            func advance(_ write: Int, quietMs: Int) async throws -> Int {
+                state.percent += 1
+                _ = try await store.advance(lease, write: write, to: state, quietMs: quietMs)
+                return try #require(try await progressAge(fixture, job))
+            }
+            #expect(try await advance(1, quietMs: 0) < hour / 2)
+            // The bar goes on by the clock, the work has hung for an hour.
+            #expect((hour..<2 * hour).contains(try await advance(2, quietMs: hour)))
+            _ = try await store.cancel(job, by: "me", reason: nil)
+            _ = try await store.heartbeat(lease)
+            #expect((hour..<2 * hour).contains(try await progressAge(fixture, job) ?? 0))
+            #expect(try await advance(3, quietMs: 0) < hour / 2)
+            #expect(try await advance(4, quietMs: .max) > hour)
+            // Another attempt has said nothing yet.
+            #expect(try await store.release(lease) == .held)
+            #expect(try await fixture.snapshot(job).fields["progress_at"] == nil)
+        }
+    }
+
+    @Test func aJobThatHasSaidNothingIsAsQuietAsItsClaimIsOld() async throws {
+        try await StoreFixture.with { fixture in
+            let job = try await fixture.submit("job")
+            let lease = try await fixture.claim().lease
+            _ = try await fixture.server.cli("HINCRBY", "headway:{0}:job:job", "claimed_at", "-3600000")
+            #expect((3_600_000..<7_200_000).contains(try await progressAge(fixture, job) ?? 0))
+            _ = try await fixture.store.finish(lease, as: .complete, resultJSON: nil, stagesMs: [])
+        }
+    }
+
+    @Test func aProducerThatRepeatsItselfMakesNoProgress() async throws {
+        try await StoreFixture.with { fixture in
+            let (store, hour) = (fixture.store, 3_600_000)
+            let opening = ProducerSubmission(
+                id: try fixture.job("t"),
+                pipeline: "training",
+                owner: .anonymous,
+                nonce: "n",
+                producer: "trainer"
+            )
+            let lease = try await store.open(opening).lease
+            var report = ProgressReport()
+            (report.phase, report.percent, report.step, report.steps, report.message) = (.generating, 40, 4, 10, "loss 0.3")
+            func tell() async throws -> Int {
+                _ = try await store.report(lease, write: nil, report)
+                return try #require(try await progressAge(fixture, lease.job))
+            }
+            #expect(try await tell() < hour / 2)
+            _ = try await fixture.server.cli("HINCRBY", "headway:{0}:job:t", "progress_at", "-\(hour)")
+            report.etaMs = 1000
+            #expect(try await tell() >= hour)
+            report.percent = 41
+            #expect(try await tell() < hour / 2)
+            report.quietMs = hour
+            report.percent = 42
+            #expect(try await tell() >= hour)
+            (report.quietMs, report.message) = (nil, "loss 0.2")
+            #expect(try await tell() < hour / 2)
+        }
+    }
+
     @Test func anExpiredLeaseAndAForcedEndAreTold() async throws {
         try await StoreFixture.with(settings: StoreFixture.quickSettings) { fixture in
             let store = fixture.store

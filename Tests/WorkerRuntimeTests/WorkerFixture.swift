@@ -76,8 +76,8 @@ final class FlakyStore: WorkerStore {
     func heartbeat(_ lease: Lease) async throws(StoreError) -> LeaseStatus {
         try await through("heartbeat") { () throws(StoreError) in try await store.heartbeat(lease) }
     }
-    func advance(_ lease: Lease, write: Int, to state: ProgressState) async throws(StoreError) -> AdvanceOutcome {
-        try await through("advance", "\(write)") { () throws(StoreError) in try await store.advance(lease, write: write, to: state) }
+    func advance(_ lease: Lease, write: Int, to state: ProgressState, quietMs: Int) async throws(StoreError) -> AdvanceOutcome {
+        try await through("advance", "\(write)") { () throws(StoreError) in try await store.advance(lease, write: write, to: state, quietMs: quietMs) }
     }
     func appendLog(_ lease: Lease, write: Int?, _ lines: [LogLine], droppedBefore: Int) async throws(StoreError) -> LeaseStatus {
         try await through("log") { () throws(StoreError) in

@@ -111,6 +111,34 @@ import Testing
         }
     }
 
+    @Test func aBarThatMovesByTheClockIsNoProgress() async throws {
+        let script = """
+            echo '{"stage":"shape_generation","step":1,"steps":9}' >&3
+            until [ -e "$HEADWAY_OUTPUT_DIR/../../go" ]; do sleep 0.05; done
+            echo '{"step":2}' >&3
+            sleep 300
+            """
+        try await WorkerFixture.with(script: script) { fixture in
+            func times(_ snapshot: JobSnapshot) -> (updated: Int, progress: Int)? {
+                guard let updated = snapshot.fields["updated_at"].flatMap({ Int($0) }),
+                    let progress = snapshot.fields["progress_at"].flatMap({ Int($0) })
+                else { return nil }
+                return (updated, progress)
+            }
+            let job = try await fixture.submit("a")
+            try await fixture.reaches(job, "a write long after the words") {
+                $0.fields["step"] == "1" && times($0).map { $0.updated - $0.progress >= 1500 } == true
+            }
+            let before = try #require(times(try await fixture.snapshot(job)))
+            try touch(fixture.root + "/work/w1/go")
+            try await fixture.reaches(job, "the next words") { $0.fields["step"] == "2" }
+            let after = try #require(times(try await fixture.snapshot(job)))
+            #expect(after.progress > before.updated)
+            _ = try await fixture.store.cancel(job, by: "me", reason: nil)
+            #expect(try await fixture.end(of: job).fields["progress_at"] == nil)
+        }
+    }
+
     @Test func aHintMakesACancelQuick() async throws {
         var settings = StoreSettings()
         settings.heartbeat = .seconds(60)

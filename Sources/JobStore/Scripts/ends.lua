@@ -8,11 +8,6 @@ local ENDED_MAX = '10000'
 local AUDIT_RUNNING_MS = 10 * 60 * 1000
 local AUDIT_WAITING_MS = 60 * 60 * 1000
 
-local PROGRESS_FIELDS = {
-  'percent_per_s', 'stage', 'stage_percent', 'step', 'steps', 'item', 'items', 'message', 'eta_ms', 'eta_low_ms', 'eta_high_ms',
-  'stalled', 'estimating',
-}
-
 -- The first write of every script that must go through on a full Redis. Redis refuses a script at its first write that may use
 -- memory, and lets the rest pass once something was written: PEXPIRE needs none, so ends and heartbeats are never refused halfway.
 local function touch(key)
@@ -48,14 +43,17 @@ local function forget_places(base, job, s)
   end
 end
 
--- Latches a terminal phase. `s` is the whole hash, or at least what read_running reads; `s.now` may hold the time as text, `s.cancel`
--- what is to be written as such. extra: ready JSON members. outcome: what a repeated call answers. stages: JSON object of milliseconds or ''. result: JSON object or nil. next: what
--- came along with the end, or nil. Returns the name of the queue's counter that is to go up.
+-- Latches a terminal phase. Returns the name of the queue's counter that is to go up.
+-- s: the whole hash, or at least what read_running reads; `s.now`: the time as text, where known; `s.cancel`: written as it stands there.
+-- extra: ready JSON members. outcome: what a repeated call answers. stages: JSON object of milliseconds or ''. result: JSON object or nil.
+-- next: what came along with the end, or nil.
 local function latch(key, base, job, verb, s, phase, at, extra, outcome, stages, result, next)
   local now, kind = s.now or int(at), string.lower(phase)
   local is_complete = phase == 'COMPLETE'
+  -- Nobody ever held it: it has no fence, log or preview, and nothing was told of it but that it waits.
   local never_ran = not s.fence and s.seq == '1' and not is_complete
-  -- In one piece, because a table that grows is made anew; what is not there is written as the phase once more.
+  -- In one piece, because a table that grows is made anew; what is not there is written as the phase once more. (A job that completes
+  -- has its cancel, if one was asked for, in its hash already.)
   local set = never_ran and {
     'phase', phase, 'finished_at', now, 'last_outcome', outcome, s.cancel and 'cancel' or 'phase', s.cancel or phase,
   } or {
@@ -70,10 +68,10 @@ local function latch(key, base, job, verb, s, phase, at, extra, outcome, stages,
     redis.call('HDEL', key, 'fence', 'score', 'passed', 'write_no')
   elseif is_complete then
     redis.call('HDEL', key, 'fence', 'score', 'passed', 'write_no', 'percent_per_s', 'eta_ms', 'eta_low_ms', 'eta_high_ms', 'stalled',
-      'estimating', 'step', 'item', 'message', 'error')
+      'estimating', 'progress_at', 'step', 'item', 'message', 'error')
   else
     redis.call('HDEL', key, 'fence', 'score', 'passed', 'write_no', 'percent_per_s', 'eta_ms', 'eta_low_ms', 'eta_high_ms', 'stalled',
-      'estimating')
+      'estimating', 'progress_at')
   end
   s.phase = phase
   if s.seq ~= '1' then s.percent_per_s, s.eta_ms, s.eta_low_ms, s.eta_high_ms, s.stalled, s.estimating = nil, nil, nil, nil, nil, nil end
@@ -182,8 +180,12 @@ local function requeue(key, base, job, verb, s, at, delay, bump, extra, outcome)
   count(q, tenant, '1', '-1')
   -- A job that has started once is not ended by expires_at: that is a bound on waiting for the first start.
   redis.call('ZADD', q .. 'deadlines', at + AUDIT_WAITING_MS, job)
-  redis.call('HDEL', key, 'fence', 'worker', 'write_no', unpack(PROGRESS_FIELDS))
-  for _, name in ipairs(PROGRESS_FIELDS) do s[name] = nil end
+  local shown = {
+    'percent_per_s', 'stage', 'stage_percent', 'step', 'steps', 'item', 'items', 'message', 'eta_ms', 'eta_low_ms', 'eta_high_ms',
+    'stalled', 'estimating', 'progress_at',
+  }
+  redis.call('HDEL', key, 'fence', 'worker', 'write_no', unpack(shown))
+  for _, name in ipairs(shown) do s[name] = nil end
   s.phase, s.percent, s.phase_percent = 'QUEUED', '0.0', '0.0'
   if bump then s.attempt = int(tonumber(s.attempt) + 1) end
   redis.call('HSET', key, 'phase', 'QUEUED', 'percent', '0.0', 'phase_percent', '0.0', 'attempt', s.attempt,

@@ -1,7 +1,7 @@
 -- progress.lua: the checks and the write that every report of progress goes through. Included after event.lua and group.lua.
 local KINDS = {
   percent_per_s = 'decimal', stage = 'text', stage_percent = 'tenths', step = 'int', steps = 'int', item = 'int', items = 'int',
-  message = 'text', eta_ms = 'int', eta_low_ms = 'int', eta_high_ms = 'int', stalled = 'flag', estimating = 'flag',
+  message = 'text', eta_ms = 'int', eta_low_ms = 'int', eta_high_ms = 'int', stalled = 'flag', estimating = 'flag', quiet_ms = 'int',
 }
 local NAMES = {
   'percent_per_s', 'stage', 'stage_percent', 'step', 'steps', 'item', 'items', 'message', 'eta_ms', 'eta_low_ms', 'eta_high_ms',
@@ -46,7 +46,8 @@ local function phase_error(from, to)
 end
 
 -- Writes a running job's progress: `s` holds the new fields, phase among them, `percent` and `phase_percent` as tenths; optional
--- ones that it lacks are cleared. `old` holds phase, percent, phase_percent, stage, queue, cancel as stored. Returns the answer.
+-- ones that it lacks are cleared. `s.quiet_ms`: for how long the work has said nothing new; or `s.progress_at`: since when.
+-- `old` holds phase, percent, phase_percent, stage, queue, cancel as stored. Returns the answer.
 local function write_progress(key, base, job, verb, old, s, percent, phase_percent, write_no, lease)
   -- Never backwards within an attempt: a lower value is held at the last one, and the writer is told.
   local clamped = '0'
@@ -61,7 +62,11 @@ local function write_progress(key, base, job, verb, old, s, percent, phase_perce
   local kind = 'progress'
   if s.phase ~= old.phase then kind = 'phase' elseif s.stage and s.stage ~= old.stage then kind = 'stage' end
 
-  local set, unset = { 'phase', s.phase, 'percent', s.percent, 'phase_percent', s.phase_percent, 'write_no', write_no }, {}
+  local at, now = now_ms()
+  local progress_at = s.progress_at or int(math.max(0, at - (s.quiet_ms or 0)))
+  local set, unset = {
+    'phase', s.phase, 'percent', s.percent, 'phase_percent', s.phase_percent, 'write_no', write_no, 'progress_at', progress_at,
+  }, {}
   for _, name in ipairs(NAMES) do
     if s[name] then
       set[#set + 1] = name
@@ -72,7 +77,6 @@ local function write_progress(key, base, job, verb, old, s, percent, phase_perce
   end
   redis.call('HSET', key, unpack(set))
   if #unset > 0 then redis.call('HDEL', key, unpack(unset)) end
-  local at, now = now_ms()
   local seq = emit(key, base, job, verb, kind, s, now, nil)
   -- A producer that goes on after a cancel was asked for does not earn more time by it: reap then forces the end.
   if not (old.cancel and old.queue == HELD) then

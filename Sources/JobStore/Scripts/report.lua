@@ -55,4 +55,14 @@ if ARGV[7] ~= '' then
   phase_percent = tenths(ARGV[7], 1000)
   if not phase_percent then return refuse('phase_percent: tenths from 0 to 1000 are needed') end
 end
+-- A producer that repeats itself makes no progress, nor does a bar that moves by the clock alone, where the producer says so.
+local is_same_bar = phase == old.phase and percent == tenths_of(old.percent)
+  and (ARGV[7] == '' or phase_percent == tenths_of(old.phase_percent))
+if is_same_bar and not s.quiet_ms then
+  local is_news = false
+  for _, name in ipairs({ 'stage', 'stage_percent', 'step', 'steps', 'item', 'items', 'message' }) do
+    is_news = is_news or s[name] ~= old[name]
+  end
+  if not is_news then s.progress_at = old.progress_at end
+end
 return write_progress(key, base, job, ARGV[1], old, s, percent, phase_percent, write_no, ARGV[4])

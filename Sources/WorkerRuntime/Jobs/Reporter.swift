@@ -138,7 +138,8 @@ struct Reporter {
         let start = ContinuousClock.now
         let outcome: AdvanceOutcome
         do throws(StoreError) {
-            outcome = try await store.advance(lease, write: number, to: state)
+            let quietMs = max(0, environment.nowMs() - progress.lastNewsAtMs)
+            outcome = try await store.advance(lease, write: number, to: state, quietMs: quietMs)
         } catch {
             guard error.code == .invalid else { throw error }
             // Repeating it would not help, and a generator does not die of its progress.

@@ -52,6 +52,7 @@ struct GatewayProducer: ProducerStore {
         var message: String?
         var etaMs, etaLowMs, etaHighMs: Int?
         var stalled: Bool?
+        var quietMs: Int?
         var log: [Line]?
         var error: Failure?
     }
@@ -126,7 +127,7 @@ struct GatewayProducer: ProducerStore {
         Self.status(try await post(lease.job, token: lease.fence, Body(leaseMs: Self.leaseMs)))
     }
 
-    func advance(_ lease: Lease, write: Int, to state: ProgressState) async throws(StoreError) -> AdvanceOutcome {
+    func advance(_ lease: Lease, write: Int, to state: ProgressState, quietMs: Int) async throws(StoreError) -> AdvanceOutcome {
         let body = Body(
             write: write,
             leaseMs: Self.leaseMs,
@@ -144,7 +145,8 @@ struct GatewayProducer: ProducerStore {
             etaMs: state.isEstimating ? nil : state.etaMs,
             etaLowMs: state.isEstimating ? nil : state.etaLowMs,
             etaHighMs: state.isEstimating ? nil : state.etaHighMs,
-            stalled: state.isStalled
+            stalled: state.isStalled,
+            quietMs: quietMs
         )
         guard let reply = try await post(lease.job, token: lease.fence, body) else { return .lost }
         return .accepted(seq: reply.seq ?? 0, wasClamped: reply.clamped ?? false, cancel: reply.request)

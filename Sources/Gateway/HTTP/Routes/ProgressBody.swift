@@ -90,6 +90,7 @@ struct ProgressBody {
         case "eta_low_ms": report.etaLowMs = try value.requireInteger(name, milliseconds)
         case "eta_high_ms": report.etaHighMs = try value.requireInteger(name, milliseconds)
         case "stalled": report.isStalled = try value.requireFlag(name)
+        case "quiet_ms": report.quietMs = try value.requireInteger(name, milliseconds)
         default: return false
         }
         return true
@@ -117,7 +118,7 @@ struct ProgressBody {
             throw GatewayError(
                 .unknownField,
                 "\(name.prefix(64)): unknown; known are open, phase, percent, phase_percent, percent_per_s, stage, stage_percent, step, steps, "
-                    + "item, items, message, eta_ms, eta_low_ms, eta_high_ms, stalled, write, lease_ms, log, result, error",
+                    + "item, items, message, eta_ms, eta_low_ms, eta_high_ms, stalled, quiet_ms, write, lease_ms, log, result, error",
                 field: String(name.prefix(64))
             )
         }
