@@ -77,7 +77,9 @@ final class FlakyStore: WorkerStore {
         try await through("heartbeat") { () throws(StoreError) in try await store.heartbeat(lease) }
     }
     func advance(_ lease: Lease, write: Int, to state: ProgressState, quietMs: Int) async throws(StoreError) -> AdvanceOutcome {
-        try await through("advance", "\(write)") { () throws(StoreError) in try await store.advance(lease, write: write, to: state, quietMs: quietMs) }
+        try await through("advance", "\(write)") { () throws(StoreError) in
+            try await store.advance(lease, write: write, to: state, quietMs: quietMs)
+        }
     }
     func appendLog(_ lease: Lease, write: Int?, _ lines: [LogLine], droppedBefore: Int) async throws(StoreError) -> LeaseStatus {
         try await through("log") { () throws(StoreError) in

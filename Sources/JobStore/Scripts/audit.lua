@@ -168,12 +168,12 @@ local function check_counts(queue)
   local waiting, leased = redis.call('ZCARD', q .. 'ready') + redis.call('ZCARD', q .. 'delayed'), redis.call('ZCARD', q .. 'leases')
   local parked = 0
   for _, tenant in ipairs(tenants) do parked = parked + redis.call('ZCARD', q .. 'parked:' .. tenant) end
+  if parked ~= tonumber(redis.call('HGET', KEYS[1], 'parked') or '0') then
+    note(queue, 'parked_miscounted', function() redis.call('HSET', KEYS[1], 'parked', int(parked)) end)
+  end
   if waiting + parked + leased > COUNT_MAX then
     found(queue, 'not_counted', false)
     return check_sums(queue, tenants, waiting + parked, leased)
-  end
-  if parked ~= tonumber(redis.call('HGET', KEYS[1], 'parked') or '0') then
-    note(queue, 'parked_miscounted', function() redis.call('HSET', KEYS[1], 'parked', int(parked)) end)
   end
   local queued, running = {}, {}
   local function add(counts, place)
