@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Count the instructions that redis-server spends on the scripts of the job queue, under callgrind.
+"""Count the instructions that redis-server spends on the scripts of the job queue, and a worker on a job, under callgrind.
 
     scripts/count-instructions.py .build/release/headway
 
 Instructions do not depend on what else the machine does, as times do. Needs redis-server and valgrind; takes about a minute. The figures are
-thousands of instructions per command, its reading and its answer included, in a queue that one tenant fills and one worker works off.
+thousands of instructions per command, its reading and its answer included, in a queue that one tenant fills and one worker works off; and of
+the worker's own process for a job that ends at once, the kernel's left out.
 """
 
 import glob
@@ -34,27 +35,31 @@ FLOOR = {
 }
 
 
-class Redis:
-    """A redis-server under callgrind, and one connection to it."""
+def callgrind(out):
+    return ["valgrind", "--tool=callgrind", "--callgrind-out-file=" + out]
 
-    def __init__(self, directory):
+
+class Redis:
+    """A redis-server, under callgrind or not, and one connection to it."""
+
+    def __init__(self, directory, counts=True):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+            self.port = probe.getsockname()[1]
         self.out = os.path.join(directory, "callgrind")
         self.process = subprocess.Popen(
-            ["valgrind", "--tool=callgrind", "--callgrind-out-file=" + self.out, "redis-server", "--port", str(port),
-             "--bind", "127.0.0.1", "--save", "", "--dir", directory],
+            (callgrind(self.out) if counts else [])
+            + ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", directory],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + 60
         while True:
             try:
-                self.socket = socket.create_connection(("127.0.0.1", port))
+                self.socket = socket.create_connection(("127.0.0.1", self.port))
                 break
             except OSError:
                 if self.process.poll() is not None or time.monotonic() > deadline:
-                    raise SystemExit("redis-server did not start under valgrind")
+                    raise SystemExit("redis-server did not start")
                 time.sleep(0.05)
         self.file = self.socket.makefile("rb")
 
@@ -75,6 +80,10 @@ class Redis:
         if kind == b"*":
             return None if rest == b"-1" else [self.reply() for _ in range(int(rest))]
         raise SystemExit("redis-server said: " + line.decode(errors="replace"))
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
 
     def control(self, *arguments):
         subprocess.run(["callgrind_control", *arguments, str(self.process.pid)], check=True, capture_output=True)
@@ -103,17 +112,61 @@ def main(headway):
         for name, figure in measured(redis, headway):
             print(f"{name:<42}{figure:8.0f}", flush=True)
     finally:
-        redis.process.kill()
-        redis.process.wait()
+        redis.end()
+        shutil.rmtree(directory)
+    # What a worker does once is in both, and falls out.
+    few, many = (worker(headway, jobs) for jobs in (1000, 4000))
+    print(f"{'a job in the worker itself':<42}{(many - few) / 3000 / 1000:8.0f}")
+
+
+def script(headway, name):
+    return subprocess.run([headway, "scripts", name], check=True, capture_output=True, text=True).stdout
+
+
+def submit_to(redis, sha, jobs):
+    pairs = [text for job in jobs for text in (job, PARAMS)]
+    redis("EVALSHA", sha, 2, BASE + "job:" + jobs[0], "headway:{wake}:gpu", "PUBLISH", "gpu", len(jobs), 0, "generic",
+          "anonymous", 5, 3, 3600000, *pairs)
+
+
+def worker(headway, jobs):
+    """Instructions of a worker process that works off so many jobs."""
+    directory = tempfile.mkdtemp(prefix="headway-instructions-")
+    redis = Redis(directory, counts=False)
+    process = None
+    try:
+        submit = redis("SCRIPT", "LOAD", script(headway, "submit"))
+        for _ in range(jobs // 50):
+            submit_to(redis, submit, [str(uuid.uuid4()) for _ in range(50)])
+        # valgrind cannot read the debug information of every Swift.
+        bare = os.path.join(directory, "headway")
+        subprocess.run(["strip", "-o", bare, headway], check=True)
+        log = os.path.join(directory, "log")
+        process = subprocess.Popen(
+            callgrind(os.path.join(directory, "worker"))
+            + ["--log-file=" + log, bare, "bench", "worker", "--redis", f"redis://127.0.0.1:{redis.port}", "--queue", "gpu", "--name", "worker",
+               "--marks", os.path.join(directory, "marks"), "--work-dir", os.path.join(directory, "work")],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 300
+        while redis("HGET", BASE + "queue:gpu:meta", "complete") != str(jobs):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit("the worker did not work off its jobs")
+            time.sleep(0.2)
+        process.terminate()
+        process.wait(timeout=60)
+        with open(log, encoding="utf-8") as told:
+            return int(re.search(r"Collected : (\d+)", told.read()).group(1))
+    finally:
+        if process:
+            process.kill()
+        redis.end()
         shutil.rmtree(directory)
 
 
 def measured(redis, headway):
     floor = {name: redis("SCRIPT", "LOAD", text) for name, text in FLOOR.items()}
-    ours = {}
-    for name in ("submit", "claim", "finish"):
-        text = subprocess.run([headway, "scripts", name], check=True, capture_output=True, text=True).stdout
-        ours[name] = redis("SCRIPT", "LOAD", text)
+    ours = {name: redis("SCRIPT", "LOAD", script(headway, name)) for name in ("submit", "claim", "finish", "cancel")}
     ids = iter(str(uuid.uuid4()) for _ in range(100_000))
     state = {}
 
@@ -129,9 +182,13 @@ def measured(redis, headway):
 
     def submit(count=1):
         jobs = [next(ids) for _ in range(count)]
-        pairs = [text for job in jobs for text in (job, PARAMS)]
-        redis("EVALSHA", ours["submit"], 2, BASE + "job:" + jobs[0], "headway:{wake}:gpu", "PUBLISH", "gpu", count, 0, "generic",
-              "anonymous", 5, 3, 3600000, *pairs)
+        state.setdefault("waiting", []).extend(jobs)
+        submit_to(redis, ours["submit"], jobs)
+
+    def cancel():
+        answer = redis("EVALSHA", ours["cancel"], 2, BASE + "job:" + state["waiting"].pop(), "headway:{wake}:_", "PUBLISH", "me", "",
+                       10000, "headway:worker:")
+        assert answer == ["cancelled"]
 
     def claim():
         state["nonce"] = uuid.uuid4().hex
@@ -160,6 +217,7 @@ def measured(redis, headway):
     yield "floor: claim and finish", redis.count(both(floor_claim, floor_finish))
     yield "submit", redis.count(submit)
     yield "submit, 16 in a call, each", redis.count(lambda: submit(16)) / 16
+    yield "cancel of a waiting job", redis.count(cancel)
     yield "claim", redis.count(claim)
     yield "claim and finish", redis.count(both(claim, finish))
     claim()
