@@ -62,7 +62,8 @@ struct LuaDefinition {
     }
 }
 
-/// What can be written where it is used: a constant, or a function that is one `return` of one value.
+/// What can be written where it is used: a constant, or a function that is one `return` of one value. (A table in that value must not
+/// have keys with the names of parameters.)
 struct LuaInline {
     /// Nil for a constant.
     let parameters: [Substring]?

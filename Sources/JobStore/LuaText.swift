@@ -57,6 +57,9 @@ enum LuaText {
             case UInt8(ascii: "("), UInt8(ascii: "{"), UInt8(ascii: "["): depth += 1
             case UInt8(ascii: ")"), UInt8(ascii: "}"), UInt8(ascii: "]"): depth -= 1
             case UInt8(ascii: "'"), UInt8(ascii: "\""): index = endOfString(text, from: index)
+            case UInt8(ascii: "-") where text[index...].hasPrefix("--"):
+                // What is said beside an argument stays behind a call, which then cannot be written out.
+                return nil
             default: break
             }
             guard index < text.endIndex else { return nil }

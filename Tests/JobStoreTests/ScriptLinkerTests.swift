@@ -98,10 +98,10 @@ import Testing
         #expect(ScriptLinker.link(shared, into: "return " + call).hasSuffix("return " + written))
     }
 
-    @Test(arguments: ["twice(g(1))", "two(1)", "many(1)"])
+    @Test(arguments: ["twice(g(1))", "two(1)", "many(1)", "once(1 -- one, it's said\n)"])
     func whatCannotBeWrittenOutRemainsACall(call: String) {
         let shared =
-            "local function twice(x) return x + x end\nlocal function two(x) return x, 2 end\n"
+            "local function twice(x) return x + x end\nlocal function two(x) return x, 2 end\nlocal function once(x) return x end\n"
             + "local function many(x)\n  local y = x\n  return y\nend\n"
         let linked = ScriptLinker.link(shared, into: "return " + call)
         #expect(linked.hasSuffix("end\nreturn SHARED(0, " + call.split(separator: "(", maxSplits: 1)[1]))
