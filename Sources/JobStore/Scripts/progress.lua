@@ -75,9 +75,9 @@ local function write_progress(key, base, job, verb, old, s, percent, phase_perce
       unset[#unset + 1] = name
     end
   end
-  redis.call('HSET', key, unpack(set))
+  -- What is cleared goes last: the first write is one that a full Redis refuses.
+  local seq = emit(key, base, job, verb, kind, s, now, nil, set)
   if #unset > 0 then redis.call('HDEL', key, unpack(unset)) end
-  local seq = emit(key, base, job, verb, kind, s, now, nil)
   -- A producer that goes on after a cancel was asked for does not earn more time by it: reap then forces the end.
   if not (old.cancel and old.queue == HELD) then
     redis.call('ZADD', base .. 'queue:' .. old.queue .. ':leases', at + tonumber(lease), job)
