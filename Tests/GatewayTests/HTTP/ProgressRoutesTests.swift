@@ -99,6 +99,22 @@ import Testing
         }
     }
 
+    @Test func aProducerSaysForHowLongItsWorkIsSilent() async throws {
+        try await GatewayFixture.with { fixture in
+            let client = try await fixture.connect()
+            let token = try #require(try await client.ask("POST", Self.path, json: Self.opening).member("token"))
+            func ageAfter(_ report: String) async throws -> Int {
+                #expect(try await client.ask("POST", Self.path, json: report, headers: Self.token(token)).status == 200)
+                let why = try await client.ask("GET", "/v1/jobs/p/why").text
+                let age = try #require(why.firstMatch(of: /"progress_age_ms":(\d+)/))
+                return try #require(Int(age.output.1))
+            }
+            #expect(try await ageAfter("{\"phase\":\"GENERATING\",\"percent\":5}") < 600_000)
+            #expect(try await ageAfter("{\"percent\":6,\"quiet_ms\":3600000}") >= 3_600_000)
+            #expect(try await ageAfter("{\"percent\":7}") < 600_000)
+        }
+    }
+
     @Test func repeatedWriteNumbersChangeNothing() async throws {
         try await GatewayFixture.with { fixture in
             let client = try await fixture.connect()
@@ -219,7 +235,7 @@ import Testing
             }
             cases.append(BadReport(json: "{\"\(name)\":\"5\"}", code: "wrong_type", field: name))
         }
-        for name in ["step", "steps", "item", "items", "eta_ms", "eta_low_ms", "eta_high_ms", "write"] {
+        for name in ["step", "steps", "item", "items", "eta_ms", "eta_low_ms", "eta_high_ms", "quiet_ms", "write"] {
             for value in ["-1", "1.5", "99999999999999999999", "1e3"] {
                 cases.append(BadReport(json: "{\"\(name)\":\(value)}", code: "invalid_value", field: name))
             }
