@@ -181,6 +181,29 @@ import Testing
         }
     }
 
+    // MARK: An older state
+
+    /// What Redis had not on disk is gone (`appendfsync everysec`, a failover to a replica that lags): the job is given to another, and
+    /// who had it before must not take that one's claim for its own.
+    @Test func aRedisThatComesBackOlderGivesNoFenceTwice() async throws {
+        try await StoreFixture.with { fixture in
+            let store = fixture.store
+            for number in 0..<2 { _ = try await fixture.submit("job-\(number)") }
+            let before = try await fixture.claim().lease
+            _ = try await fixture.redis.send(["SAVE"])
+            let forgotten = try await fixture.claim().lease
+            fixture.server.kill()
+            try await Self.restart(fixture, [])
+            let owner = try await fixture.claim(worker: "w2").lease
+            #expect(owner.job == forgotten.job && owner.fence != forgotten.fence)
+            #expect(try await store.heartbeat(forgotten) == .lost)
+            #expect(try await store.advance(forgotten, write: 1, to: .generating(90)) == .lost)
+            #expect(try await store.finish(forgotten, as: .complete, resultJSON: nil, stagesMs: []) == .lost)
+            for lease in [before, owner] { #expect(try await store.heartbeat(lease) == .held) }
+            #expect(try await fixture.snapshot(owner.job).fields["percent"] == "0.0")
+        }
+    }
+
     // MARK: At any moment
 
     @Test(arguments: 1...4) func whateverTheMomentEachNonceHasItsOwnJob(seed: Int) async throws {
