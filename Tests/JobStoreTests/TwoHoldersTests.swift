@@ -6,8 +6,8 @@ import RedisLink
 import TestSupport
 import Testing
 
-/// Two processes take themselves for the owner of one job, with the same fence: a Redis that came back with an older state, or a claim
-/// that two heard of, can make it so. What they do then goes through one at a time, and each is told what is true.
+/// Two processes take themselves for the owner of one job, with the same fence: the answer to one claim reached both, say. What they do
+/// goes through one at a time, and each is told what is true.
 @Suite(.timeLimit(.minutes(5))) struct TwoHoldersTests {
     static let request = CancelRequest(by: "me", reason: "enough")
 
