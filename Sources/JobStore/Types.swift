@@ -13,7 +13,7 @@ public struct StoreSettings: Sendable {
     public var reapInterval: Duration = .milliseconds(500)
     /// A worker writes its record at least so often; the record lives for three times this.
     public var registration: Duration = .seconds(20)
-    /// 64 random bits, for the jitter of retries and the epoch of fences; tests give their own.
+    /// 64 random bits, for the jitter of retries and for fences; tests give their own.
     public var random: @Sendable () -> UInt64 = { PooledRandom().next() }
     public init() {}
 }

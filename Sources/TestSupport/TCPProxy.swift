@@ -11,11 +11,29 @@ public final class TCPProxy: Sendable {
         case cut
         /// Connections stay, nothing passes.
         case stalled
+        /// Connections stay; what the program says passes, what the server answers does not.
+        case mute
     }
 
     fileprivate struct State {
         var mode = Mode.open
-        var channels: [ObjectIdentifier: any Channel] = [:]
+        var channels: [ObjectIdentifier: End] = [:]
+    }
+
+    /// One of the two connections of a relay.
+    fileprivate struct End: Sendable {
+        let channel: any Channel
+        let isServers: Bool
+
+        func follow(_ mode: Mode) {
+            switch mode {
+            // Without a read of our own: one that is asked for before the channel is active is never done, and bars all later ones.
+            case .open: _ = channel.setOption(.autoRead, value: true)
+            case .cut: channel.close(promise: nil)
+            case .stalled: _ = channel.setOption(.autoRead, value: false)
+            case .mute: _ = channel.setOption(.autoRead, value: !isServers)
+            }
+        }
     }
 
     /// Where the program connects to.
@@ -59,18 +77,11 @@ public final class TCPProxy: Sendable {
 
 extension TCPProxy.Relays {
     fileprivate func set(_ mode: TCPProxy.Mode) {
-        let channels = state.withLock { state in
+        let ends = state.withLock { state in
             state.mode = mode
             return Array(state.channels.values)
         }
-        for channel in channels {
-            switch mode {
-            // Without a read of our own: one that is asked for before the channel is active is never done, and bars all later ones.
-            case .open: _ = channel.setOption(.autoRead, value: true)
-            case .cut: channel.close(promise: nil)
-            case .stalled: _ = channel.setOption(.autoRead, value: false)
-            }
-        }
+        for end in ends { end.follow(mode) }
     }
 
     /// Connects a program's connection with one to the server. Nothing is read before both are there.
@@ -82,24 +93,21 @@ extension TCPProxy.Relays {
             .flatMapThrowing { other in
                 try channel.pipeline.syncOperations.addHandler(Relay(to: other))
                 try other.pipeline.syncOperations.addHandler(Relay(to: channel))
-                self.add(channel)
-                self.add(other)
+                self.add(channel, isServers: false)
+                self.add(other, isServers: true)
             }
     }
 
-    private func add(_ channel: any Channel) {
+    private func add(_ channel: any Channel, isServers: Bool) {
         let id = ObjectIdentifier(channel)
+        let end = TCPProxy.End(channel: channel, isServers: isServers)
         let mode = state.withLock { state in
-            state.channels[id] = channel
+            state.channels[id] = end
             return state.mode
         }
         channel.closeFuture.whenComplete { _ in self.state.withLock { _ = $0.channels.removeValue(forKey: id) } }
-        switch mode {
-        // Without a read of our own: one that is asked for before the channel is active is never done, and bars all later ones.
-        case .open: _ = channel.setOption(.autoRead, value: true)
-        case .cut: channel.close(promise: nil)
-        case .stalled: break
-        }
+        // A new connection does not read yet.
+        end.follow(mode)
     }
 }
 

@@ -1,9 +1,6 @@
 import JobStore
-import NIOCore
-import NIOPosix
 import ProgressCore
 import RedisLink
-import Synchronization
 import TestSupport
 import Testing
 
@@ -15,24 +12,14 @@ import Testing
         var settings = StoreFixture.quickSettings
         settings.lease = .milliseconds(40)
         try await StoreFixture.with(settings: settings) { fixture in
-            let recorder = Recorder(keys: fixture.store.keys)
-            let subscriber = RedisSubscriber(
-                configuration: fixture.server.configuration(),
-                eventLoop: MultiThreadedEventLoopGroup.singleton.next(),
-                logger: .quiet,
-                delegate: recorder
-            )
-            let running = Task { try await subscriber.run() }  // ended below
-            defer { running.cancel() }
             let jobs = try (0..<20).map { try fixture.job("job-\($0)") }
-            try await subscriber.subscribe(jobs.map(fixture.store.keys.live)).get()
-            try await Self.play(fixture, jobs, seed: seed)
-            var ends: [JobID: JobSnapshot] = [:]
-            for job in jobs { ends[job] = try await fixture.snapshot(job) }
-            try await eventually(within: .seconds(5), "the last events") {
-                jobs.allSatisfy { recorder.events($0).last?.seq == ends[$0]?.seq }
+            try await EventRecorder.listening(fixture, to: jobs) { recorder in
+                try await Self.play(fixture, jobs, seed: seed)
+                for job in jobs {
+                    let end = try await fixture.snapshot(job)
+                    expectTruthful(try await recorder.events(job, upTo: end.seq), end, "seed \(seed), \(job)")
+                }
             }
-            for job in jobs { Self.check(recorder.events(job), ends[job], seed: seed) }
             for part in ["ready", "delayed", "leases", "deadlines"] {
                 #expect(
                     try await fixture.redis.send(["ZCARD", .string("headway:{0}:queue:gpu:\(part)")]).int == 0,
@@ -104,57 +91,4 @@ import Testing
             }
         }
     }
-
-    private static func check(_ events: [Recorder.Event], _ end: JobSnapshot?, seed: UInt64) {
-        let name = "seed \(seed), \(end?.job.text ?? "?")"
-        #expect(events.map(\.seq) == Array(1...max(1, events.count)), "\(name): seq is not contiguous")
-        #expect(events.filter(\.phase.isTerminal).count == 1 && events.last?.phase.isTerminal == true, "\(name): not one end")
-        #expect(events.last.map { String(buffer: $0.body) } == end?.body, "\(name): the snapshot is not the last event")
-        var percent = 0.0
-        var rank = 0
-        var attempt = 1
-        for event in events {
-            let text = String(buffer: event.body)
-            let now = Double(number("\"percent\":", text)) ?? -1
-            let this = Int(number("\"attempt\":", text)) ?? 0
-            if this != attempt {
-                #expect(this == attempt + 1 && event.phase == .queued, "\(name): attempt \(attempt) to \(this)")
-                (percent, rank, attempt) = (0, 0, this)
-            }
-            #expect(now >= percent, "\(name): percent fell from \(percent) to \(now) in attempt \(attempt)")
-            #expect(event.phase.rank >= rank, "\(name): the phase went back")
-            #expect(now < 100 || event.phase == .complete, "\(name): 100 before COMPLETE")
-            (percent, rank) = (now, event.phase.rank)
-        }
-    }
-
-    private static func number(_ member: String, _ text: String) -> String {
-        guard let start = text.firstRange(of: member)?.upperBound else { return "" }
-        return String(text[start...].prefix { $0.isNumber || $0 == "." || $0 == "-" })
-    }
-}
-
-/// Keeps every event it hears.
-private final class Recorder: RedisSubscriberDelegate {
-    struct Event: Sendable {
-        let seq: Int
-        let phase: Phase
-        let body: ByteBuffer
-    }
-
-    private let keys: Keys
-    private let heard = Mutex<[JobID: [Event]]>([:])
-
-    init(keys: Keys) { self.keys = keys }
-
-    func events(_ job: JobID) -> [Event] { heard.withLock { $0[job] ?? [] } }
-
-    func redisMessage(channel: ByteBuffer, payload: ByteBuffer) {
-        guard let job = keys.job(ofChannel: channel), let event = LiveEvent(payload: payload), event.kind != .lossy else { return }
-        heard.withLock { $0[job, default: []].append(Event(seq: event.seq, phase: event.phase, body: event.body)) }
-    }
-
-    func redisSubscriptionsLost() {}
-    func redisSubscriptionsRestored() {}
-    func redisReadComplete() {}
 }

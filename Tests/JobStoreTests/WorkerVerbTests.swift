@@ -143,7 +143,7 @@ import Testing
 
     @Test func aFailureRetriesWithABackOffThenDies() async throws {
         var settings = StoreSettings()
-        // A twentieth of the jitter's range: 5 s become 250 ms, and the fence's epoch is known.
+        // A twentieth of the jitter's range: 5 s become 250 ms, and the fence is known.
         settings.random = { 50_000 }
         try await StoreFixture.with(settings: settings) { fixture in
             let job = try await fixture.submit("a") { $0.maxAttempts = 2 }

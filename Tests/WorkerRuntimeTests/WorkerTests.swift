@@ -337,11 +337,13 @@ import Testing
     // MARK: Shutdown
 
     @Test func aShutdownLetsJobsFinish() async throws {
-        try await WorkerFixture.with(script: "echo '{\"stage\":\"shape_generation\"}' >&3; sleep 0.7") { fixture in
+        let script = "echo '{\"stage\":\"shape_generation\"}' >&3; until [ -e \"$HEADWAY_OUTPUT_DIR/../../go\" ]; do sleep 0.02; done"
+        try await WorkerFixture.with(script: script) { fixture in
             let job = try await fixture.submit("a")
             try await fixture.reaches(job, "the stage") { $0.fields["stage"] == "shape_generation" }
             let next = try await fixture.submit("b")
             fixture.worker.drain()
+            try writeFile(fixture.root + "/work/w1/go", "")
             #expect(try await fixture.end(of: job).phase == .complete)
             #expect(try await fixture.snapshot(next).phase == .queued)
             try await eventually("the record is gone") { try await fixture.store.workers().isEmpty }

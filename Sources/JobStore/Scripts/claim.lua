@@ -1,7 +1,7 @@
 -- include: event line group ends claiming
 -- Gives the first eligible job of a queue to a worker.
 -- KEYS[1] headway:{p}:queue:Q:ready    KEYS[2] headway:{wake}:Q (standalone and Sentinel only)
--- ARGV[1] verb   ARGV[2] queue   ARGV[3] worker   ARGV[4] nonce   ARGV[5] lease_ms   ARGV[6] epoch: random hex, used when none is set
+-- ARGV[1] verb   ARGV[2] queue   ARGV[3] worker   ARGV[4] nonce   ARGV[5] lease_ms   ARGV[6] random hex, part of the fence
 -- ARGV[7…] labels of the worker: jobs that prefer one of them come first, within bounds
 -- Returns {'job', id, fence, attempt, max_attempts, pipeline, owner, params, created_at, rest} (rest: 'more' or, when it was the last, '')
 --         and for a job with any of them also class, cold, plan, max_runtime_ms, traceparent, prefer ('' for what is absent),

@@ -144,7 +144,7 @@ end
 
 -- What a claim reads of its queue first: the clock is that of the band that most jobs are in.
 local function read_line(q)
-  return redis.call('HMGET', q .. 'meta', 'paused', 'max_running', 'limits', 'fence_epoch', 'fence', 'clock4', 'looked', 'complete')
+  return redis.call('HMGET', q .. 'meta', 'paused', 'max_running', 'limits', 'fence', 'clock4', 'looked', 'complete')
 end
 
 -- What end_job left to the claim that follows, where that found no job.
@@ -154,20 +154,16 @@ local function settle(q, last)
 end
 
 -- Gives the job to the worker. set: as read_line has it; looked: what is to be written there; last: as for claim_next.
-local function take(base, q, verb, worker, lease, new_epoch, set, looked, last, job, s, score, at, now)
-  local meta, epoch = q .. 'meta', set[4]
-  if not epoch then
-    epoch = new_epoch
-    redis.call('HSET', meta, 'fence_epoch', epoch)
-  end
+local function take(base, q, verb, worker, lease, random, set, looked, last, job, s, score, at, now)
+  local meta = q .. 'meta'
   -- The clock of the band and the counters. What has not changed is written as the counter of the fences once more.
-  local band, clock, time = 4, 'clock4', set[6]
+  local band, clock, time = 4, 'clock4', set[5]
   if score < 4 * BAND or score >= 5 * BAND then
     band = math.floor(score / BAND)
     clock = 'clock' .. band
     time = redis.call('HGET', meta, clock)
   end
-  local tag, number = score - band * BAND, int((set[5] or 0) + 1)
+  local tag, number = score - band * BAND, int((set[4] or 0) + 1)
   local is_later = not time or tag > tonumber(time)
   local ended = last and last.ended
   if ended and ended ~= 'complete' then
@@ -175,8 +171,9 @@ local function take(base, q, verb, worker, lease, new_epoch, set, looked, last, 
     ended = nil
   end
   redis.call('HSET', meta, 'fence', number, is_later and clock or 'fence', is_later and int(tag) or number, 'looked', looked,
-    ended or 'fence', ended and int((set[8] or 0) + 1) or number)
-  s.fence = epoch .. ':' .. number
+    ended or 'fence', ended and int((set[7] or 0) + 1) or number)
+  -- The number alone would be given out twice by a Redis that comes back with an older state.
+  s.fence = random .. ':' .. number
   -- Its TTL needs no renewal here: it was set by the submit or by reap, and heartbeats go on with it.
   redis.call('HSET', base .. 'job:' .. job, 'fence', s.fence, 'worker', worker, 'claimed_at', now, 'started_at', s.started_at or now)
   redis.call('ZADD', q .. 'leases', int(at + lease), job)
@@ -195,7 +192,7 @@ end
 
 -- Gives the first eligible job to a worker. label: where the worker's labels begin in ARGV; set: as read_line has it; last: nil, or the
 -- job that ends, whose worker asks. Returns what claim.lua says, and 'job fence' of the job that was given.
-local function claim_next(base, at, now, verb, queue, worker, lease, new_epoch, label, set, last)
+local function claim_next(base, at, now, verb, queue, worker, lease, random, label, set, last)
   local q, labels = queue_base(base, queue), nil
   for i = label, #ARGV do
     labels = labels or {}
@@ -208,7 +205,7 @@ local function claim_next(base, at, now, verb, queue, worker, lease, new_epoch, 
   end
   -- Where many are claimed, delayed jobs and expired leases are looked for once in ten milliseconds.
   local looked = string.sub(now, 1, -2)
-  local may_look = set[7] ~= looked
+  local may_look = set[6] ~= looked
   if may_look then look(base, queue, verb, at, now) end
 
   local kept, kept_due = nil, nil
@@ -224,7 +221,7 @@ local function claim_next(base, at, now, verb, queue, worker, lease, new_epoch, 
       if labels then job, s, score = preferred(base, q, labels, job, s, score, at, set[3]) end
       if not s.prefer or not is_kept_for_another(q, labels, s, at) then
         if kept then put_back(base, queue, kept) end
-        take(base, q, verb, worker, lease, new_epoch, set, looked, last, job, s, score, at, now)
+        take(base, q, verb, worker, lease, random, set, looked, last, job, s, score, at, now)
         local left = redis.call('ZCARD', q .. 'ready')
         -- Who was woken has taken the token: it is put back for others. Also for a job that is kept: who alone may have known when its
         -- time comes is busy from now on.

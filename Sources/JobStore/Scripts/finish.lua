@@ -3,7 +3,7 @@
 -- KEYS[1] headway:{p}:job:J    KEYS[2] headway:{wake}:Q (standalone and Sentinel only)
 -- ARGV[1] verb   ARGV[2] fence   ARGV[3] COMPLETE or CANCELLED   ARGV[4] result JSON object or ''   ARGV[5] stages JSON object or ''
 -- ARGV[6] nonce of its claim; '' or nothing where it came along with an end
--- ARGV[7…] nothing, or the next job is asked for, from the same partition: queue, worker, lease_ms, epoch, labels… as claim takes them
+-- ARGV[7…] nothing, or the next job is asked for, from the same partition: queue, worker, lease_ms, random, labels… as claim takes them
 -- Returns {'ok'} (also when this fence ended it so before), followed by the answer of claim where one was asked for, or {'lost'}
 -- The job remembers which came along with its end: a repetition answers the same while that one is held, and never takes another: it
 -- may be heard by nobody.
