@@ -166,7 +166,7 @@ def worker(headway, jobs):
 
 def measured(redis, headway):
     floor = {name: redis("SCRIPT", "LOAD", text) for name, text in FLOOR.items()}
-    ours = {name: redis("SCRIPT", "LOAD", script(headway, name)) for name in ("submit", "claim", "finish", "cancel")}
+    ours = {name: redis("SCRIPT", "LOAD", script(headway, name)) for name in ("submit", "claim", "advance", "finish", "cancel")}
     ids = iter(str(uuid.uuid4()) for _ in range(100_000))
     state = {}
 
@@ -196,6 +196,13 @@ def measured(redis, headway):
                        state["nonce"], 20000, "abcdef01")
         state["job"], state["fence"] = answer[1:3]
 
+    def report():
+        state["write"] = write = state.get("write", 0) + 1
+        answer = redis("EVALSHA", ours["advance"], 1, BASE + "job:" + state["job"], "PUBLISH", state["fence"], write, 20000, "GENERATING",
+                       write, write, "percent_per_s", "1.5", "stage", "shape_generation", "stage_percent", write, "step", write,
+                       "steps", 5000, "message", "Diffusion Sampling", "eta_ms", 30000 - write, "eta_low_ms", 20000, "eta_high_ms", 40000)
+        assert answer[0] == "ok"
+
     def finish(*following):
         return redis("EVALSHA", ours["finish"], 2, BASE + "job:" + state["job"], "headway:{wake}:gpu", "PUBLISH", state["fence"], "COMPLETE",
                      RESULT, "", state["nonce"], *following)
@@ -222,6 +229,7 @@ def measured(redis, headway):
     yield "claim and finish", redis.count(both(claim, finish))
     claim()
     yield "finish with the next claim", redis.count(go_on)
+    yield "report of progress, ten fields", redis.count(report)
 
 
 if __name__ == "__main__":
