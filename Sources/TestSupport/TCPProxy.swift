@@ -11,11 +11,28 @@ public final class TCPProxy: Sendable {
         case cut
         /// Connections stay, nothing passes.
         case stalled
+        /// Requests arrive, and no answer comes back.
+        case deaf
+    }
+
+    fileprivate struct End {
+        let channel: any Channel
+        let facesServer: Bool
+
+        func set(_ mode: Mode) {
+            switch mode {
+            // Without a read of our own: one that is asked for before the channel is active is never done, and bars all later ones.
+            case .open: _ = channel.setOption(.autoRead, value: true)
+            case .cut: channel.close(promise: nil)
+            case .stalled: _ = channel.setOption(.autoRead, value: false)
+            case .deaf: _ = channel.setOption(.autoRead, value: !facesServer)
+            }
+        }
     }
 
     fileprivate struct State {
         var mode = Mode.open
-        var channels: [ObjectIdentifier: any Channel] = [:]
+        var channels: [ObjectIdentifier: End] = [:]
     }
 
     /// Where the program connects to.
@@ -59,18 +76,11 @@ public final class TCPProxy: Sendable {
 
 extension TCPProxy.Relays {
     fileprivate func set(_ mode: TCPProxy.Mode) {
-        let channels = state.withLock { state in
+        let ends = state.withLock { state in
             state.mode = mode
             return Array(state.channels.values)
         }
-        for channel in channels {
-            switch mode {
-            // Without a read of our own: one that is asked for before the channel is active is never done, and bars all later ones.
-            case .open: _ = channel.setOption(.autoRead, value: true)
-            case .cut: channel.close(promise: nil)
-            case .stalled: _ = channel.setOption(.autoRead, value: false)
-            }
-        }
+        for end in ends { end.set(mode) }
     }
 
     /// Connects a program's connection with one to the server. Nothing is read before both are there.
@@ -82,24 +92,19 @@ extension TCPProxy.Relays {
             .flatMapThrowing { other in
                 try channel.pipeline.syncOperations.addHandler(Relay(to: other))
                 try other.pipeline.syncOperations.addHandler(Relay(to: channel))
-                self.add(channel)
-                self.add(other)
+                self.add(TCPProxy.End(channel: channel, facesServer: false))
+                self.add(TCPProxy.End(channel: other, facesServer: true))
             }
     }
 
-    private func add(_ channel: any Channel) {
-        let id = ObjectIdentifier(channel)
+    private func add(_ end: TCPProxy.End) {
+        let id = ObjectIdentifier(end.channel)
         let mode = state.withLock { state in
-            state.channels[id] = channel
+            state.channels[id] = end
             return state.mode
         }
-        channel.closeFuture.whenComplete { _ in self.state.withLock { _ = $0.channels.removeValue(forKey: id) } }
-        switch mode {
-        // Without a read of our own: one that is asked for before the channel is active is never done, and bars all later ones.
-        case .open: _ = channel.setOption(.autoRead, value: true)
-        case .cut: channel.close(promise: nil)
-        case .stalled: break
-        }
+        end.channel.closeFuture.whenComplete { _ in self.state.withLock { _ = $0.channels.removeValue(forKey: id) } }
+        end.set(mode)
     }
 }
 
