@@ -11,29 +11,28 @@ public final class TCPProxy: Sendable {
         case cut
         /// Connections stay, nothing passes.
         case stalled
-        /// Connections stay; what the program says passes, what the server answers does not.
-        case mute
+        /// Connections stay; what the program says arrives, and no answer comes back.
+        case deaf
     }
 
-    fileprivate struct State {
-        var mode = Mode.open
-        var channels: [ObjectIdentifier: End] = [:]
-    }
-
-    /// One of the two connections of a relay.
-    fileprivate struct End: Sendable {
+    fileprivate struct End {
         let channel: any Channel
-        let isServers: Bool
+        let facesServer: Bool
 
-        func follow(_ mode: Mode) {
+        func set(_ mode: Mode) {
             switch mode {
             // Without a read of our own: one that is asked for before the channel is active is never done, and bars all later ones.
             case .open: _ = channel.setOption(.autoRead, value: true)
             case .cut: channel.close(promise: nil)
             case .stalled: _ = channel.setOption(.autoRead, value: false)
-            case .mute: _ = channel.setOption(.autoRead, value: !isServers)
+            case .deaf: _ = channel.setOption(.autoRead, value: !facesServer)
             }
         }
+    }
+
+    fileprivate struct State {
+        var mode = Mode.open
+        var channels: [ObjectIdentifier: End] = [:]
     }
 
     /// Where the program connects to.
@@ -81,7 +80,7 @@ extension TCPProxy.Relays {
             state.mode = mode
             return Array(state.channels.values)
         }
-        for end in ends { end.follow(mode) }
+        for end in ends { end.set(mode) }
     }
 
     /// Connects a program's connection with one to the server. Nothing is read before both are there.
@@ -93,21 +92,19 @@ extension TCPProxy.Relays {
             .flatMapThrowing { other in
                 try channel.pipeline.syncOperations.addHandler(Relay(to: other))
                 try other.pipeline.syncOperations.addHandler(Relay(to: channel))
-                self.add(channel, isServers: false)
-                self.add(other, isServers: true)
+                self.add(TCPProxy.End(channel: channel, facesServer: false))
+                self.add(TCPProxy.End(channel: other, facesServer: true))
             }
     }
 
-    private func add(_ channel: any Channel, isServers: Bool) {
-        let id = ObjectIdentifier(channel)
-        let end = TCPProxy.End(channel: channel, isServers: isServers)
+    private func add(_ end: TCPProxy.End) {
+        let id = ObjectIdentifier(end.channel)
         let mode = state.withLock { state in
             state.channels[id] = end
             return state.mode
         }
-        channel.closeFuture.whenComplete { _ in self.state.withLock { _ = $0.channels.removeValue(forKey: id) } }
-        // A new connection does not read yet.
-        end.follow(mode)
+        end.channel.closeFuture.whenComplete { _ in self.state.withLock { _ = $0.channels.removeValue(forKey: id) } }
+        end.set(mode)
     }
 }
 

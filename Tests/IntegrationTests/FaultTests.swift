@@ -123,6 +123,37 @@ import Testing
         }
     }
 
+    /// Steps every tenth of a second, and then silence: that is said after some seconds, and ends the job only where that was asked for.
+    @Test func aGeneratorThatFallsSilentIsShownAndThenEnded() async throws {
+        var settings = StoreSettings()
+        settings.defaultMaxAttempts = 1
+        try await Deployment.with(settings: settings) { deployment in
+            let gateway = try await deployment.gateway()
+            let script = """
+                echo $$ >"$HEADWAY_OUTPUT_DIR/../../pid"
+                for i in 1 2 3 4 5 6 7 8; do echo "{\\"stage\\":\\"making\\",\\"step\\":$i,\\"steps\\":40}" >&3; sleep 0.1; done
+                sleep 300
+                """
+            let worker = try await deployment.worker(
+                command: ["sh", "-c", script],
+                flags: ["--name", "w1", "--stall-kill", "6s"]
+            )
+            let job = try await deployment.submit("a")
+            let watcher = try await watch(deployment, job, gateway)
+            #expect(try await watcher.process.waitForExit(within: .seconds(60)) == .status(1))
+            let events = try WireEvent.lines(watcher.output)
+            expectTruthful(events, end: "failed")
+            let silent = events.filter { $0.stalled == true }
+            #expect(!silent.isEmpty && silent.allSatisfy { $0.phase == "GENERATING" && $0.type == "progress" }, "\(watcher.output)")
+            let error = try await deployment.store.snapshot(job)?.fields["error"] ?? ""
+            #expect(error.contains(#""code":"stalled""#) && error.contains("6000 ms") && error.contains(#""recoverable":true"#), "\(error)")
+            let text = try #require(readFile("\(deployment.directory)/worker-work/w1/pid"))
+            let pid = try #require(Int32(text.filter(\.isNumber)))
+            #expect(Glibc.kill(pid, 0) != 0, "its generator is gone")
+            #expect(worker.process.exit == nil)
+        }
+    }
+
     @Test func aWorkerToldToStopHandsItsJobBack() async throws {
         try await Deployment.with { deployment in
             let gateway = try await deployment.gateway()

@@ -11,9 +11,10 @@ struct WireEvent: Decodable, Sendable {
     let attempt: Int?
     let at: Int?
     let etaMs: Int?
+    let stalled: Bool?
 
     enum CodingKeys: String, CodingKey {
-        case type, job, seq, phase, percent, attempt, at
+        case type, job, seq, phase, percent, attempt, at, stalled
         case etaMs = "eta_ms"
     }
 

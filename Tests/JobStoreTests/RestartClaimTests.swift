@@ -70,7 +70,7 @@ import Testing
     ) async throws {
         // As after the first call: one that Redis does not know yet is sent twice, and the second waits for an answer to the first.
         for script in JobStore.scripts { _ = try await fixture.redis.send(["SCRIPT", "LOAD", .string(script.source)]) }
-        proxy.set(.mute)
+        proxy.set(.deaf)
         let acting = Task { try await act() }  // ended below
         try await eventually("it has run") { try await hasRun() }
         // Before the kill: with the end of the connection the answer would still be read.

@@ -1,3 +1,4 @@
+import Glibc
 import JobStore
 import ProgressCore
 import TestSupport
@@ -155,6 +156,28 @@ import Testing
             _ = try await fixture.store.cancel(job, by: "me", reason: nil)
             #expect(try await fixture.end(of: job).phase == .cancelled)
             #expect(ContinuousClock.now - start < .seconds(25))
+        }
+    }
+
+    /// Nothing else carries the cancel: no hints, and no report but the first, so that no reply does.
+    @Test func aLostHintCostsAtMostOneHeartbeat() async throws {
+        var settings = StoreSettings()
+        settings.heartbeat = .seconds(2)
+        settings.lease = .seconds(60)
+        let script = "trap 'touch \"$HEADWAY_OUTPUT_DIR/../../told\"; exit 1' TERM; sleep 300 & wait"
+        try await WorkerFixture.with(script: script, settings: settings, updatesPerSecond: 0.01) { fixture in
+            let job = try await fixture.submit("a")
+            // In the moment after a heartbeat, which is the longest before the next.
+            try await eventually("a heartbeat") { !fixture.flaky.calls("heartbeat").isEmpty }
+            let beats = fixture.flaky.calls("heartbeat").count
+            let reports = fixture.flaky.calls("advance").count
+            #expect(try await fixture.store.cancel(job, by: "me", reason: nil) == .requested(first: true))
+            let start = ContinuousClock.now
+            try await eventually("the generator is told") { access(fixture.root + "/work/w1/told", F_OK) == 0 }
+            // Less than a second heartbeat would take; what is above the first is for a busy machine.
+            #expect(ContinuousClock.now - start < settings.heartbeat + .milliseconds(1500))
+            #expect(fixture.flaky.calls("heartbeat").count <= beats + 1 && fixture.flaky.calls("advance").count == reports)
+            #expect(try await fixture.end(of: job).phase == .cancelled)
         }
     }
 

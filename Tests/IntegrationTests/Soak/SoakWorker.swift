@@ -14,6 +14,8 @@ struct SoakWorker {
         case cut
         /// Its connections stay and nothing passes.
         case stalled
+        /// What it says arrives, and no answer comes back.
+        case deaf
     }
 
     let deployment: Deployment
@@ -21,7 +23,8 @@ struct SoakWorker {
     let queues: [String]
     let proxy: TCPProxy
     private(set) var troubles: [Trouble: Int] = [:]
-    private var generation = 0
+    /// Of its processes so far.
+    private(set) var names: [String] = []
     private var marksPath = ""
     private var process: HeadwayProcess?
     private var generator: SeededGenerator
@@ -38,13 +41,13 @@ struct SoakWorker {
     }
 
     private mutating func start() throws {
-        generation += 1
-        let name = "w\(slot)-\(generation)"
+        let name = "w\(slot)-\(names.count + 1)"
+        names.append(name)
         marksPath = "\(deployment.directory)/\(name).marks"
         var arguments = [
             "bench", "worker", "--redis", "redis://127.0.0.1:\(proxy.port)", "--name", name, "--concurrency", "3",
             "--marks", marksPath, "--work-dir", "\(deployment.directory)/soak",
-            "--lease", "1500ms", "--heartbeat", "400ms", "--log-level", "warning",
+            "--lease", "1500ms", "--heartbeat", "400ms", "--log-level", "info",
         ]
         for queue in queues { arguments += ["--queue", queue] }
         process = try deployment.headway(name, arguments)
@@ -79,6 +82,10 @@ struct SoakWorker {
                 proxy.set(.stalled)
                 try await pause(100...4500)
                 proxy.set(.open)
+            case .deaf:
+                proxy.set(.deaf)
+                try await pause(100...3000)
+                proxy.set(.open)
             }
             if let exit = process?.process.exit {
                 throw TestSupportError(.process, "worker \(slot) ended by itself: \(exit) \(process?.errors ?? "")")
@@ -88,7 +95,7 @@ struct SoakWorker {
 
     /// Lets the process start so many jobs, however fast the machine is; where there are none, for some seconds.
     private mutating func work(until isOver: () -> Bool) async throws {
-        let enough = Int.random(in: 1...50, using: &generator) + starts
+        let enough = Int.random(in: 1...80, using: &generator) + starts
         let deadline = ContinuousClock.now + .seconds(10)
         while starts < enough, !isOver(), .now < deadline { try await Task.sleep(for: .milliseconds(20)) }
     }

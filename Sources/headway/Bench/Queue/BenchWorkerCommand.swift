@@ -83,7 +83,7 @@ struct Play: Codable, Hashable {
 }
 
 struct PlayBackend: GeneratorBackend {
-    /// Who plays: it stands in the result, so that a soak can tell whose it is.
+    /// Who plays: it stands in the result and in its failures, so that a soak can tell whose it is.
     let worker: String
     let marks: MarkFile
     let usesFiles = false
@@ -105,8 +105,10 @@ struct PlayBackend: GeneratorBackend {
             marks.write(.stop, job)
             throw error
         }
-        if play.isHopeless { throw BackendError(code: "played_hopeless", message: "fails for good", isRecoverable: false) }
-        if job.attempt <= play.failures { throw BackendError(code: "played_failure", message: "fails this time", isRecoverable: true) }
+        // Signed as a good result is.
+        let signature = "\(worker) \(job.attempt)"
+        if play.isHopeless { throw BackendError(code: "played_hopeless", message: signature, isRecoverable: false) }
+        if job.attempt <= play.failures { throw BackendError(code: "played_failure", message: signature, isRecoverable: true) }
         return BackendResult(resultJSON: "{\"played\":\(play.steps),\"worker\":\"\(worker)\",\"attempt\":\(job.attempt)}")
     }
 }
