@@ -46,10 +46,11 @@ public enum StoreLimits {
     /// Jobs that go together in one call, and their bytes: no call may hold Redis up for long (32 jobs: half a millisecond).
     static let jobsPerSubmit = 32
     static let submitBytes = 256 * 1024
-    /// Calls of one queue and partition under way at once: Redis has work while the answers of the other call are read.
-    static let submitCallsUnderWay = 2
+    /// Calls of one queue and partition under way at once. With fewer of them Redis and this process wait for each other, and to be woken
+    /// costs more than a call.
+    static let submitCallsUnderWay = 4
     /// So many go together even where a call's share of what waits is less: the rest of a call costs as much as two jobs.
-    static let jobsWorthACall = 16
+    static let jobsWorthACall = 4
     /// Submits that wait for the calls before them, and their bytes.
     static let waitingSubmits = 10_000
     static let waitingSubmitBytes = 64 << 20
